@@ -1,0 +1,31 @@
+# Two commands do all the set-up on a fresh machine: `make quickstart` and `make test`. Both need only Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test slow-test lint clean
+
+quickstart: $(VENV)/.made
+	$(BIN)/mixmerge recipe recipes/quickstart.yaml
+
+test: $(VENV)/.made lint
+	$(BIN)/python -m pytest
+
+slow-test: $(VENV)/.made
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Made when it is missing, and again when what it is made from has changed.
+$(VENV)/.made: pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+	  f"error: mixmerge needs Python 3.11 or later, and {sys.executable} is {v.major}.{v.minor}\n  hint: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

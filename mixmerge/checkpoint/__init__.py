@@ -1,0 +1,31 @@
+"""The only reader and writer of weights: streams aligned tensors of base and experts, one at a time.
+
+inspect, check_aligned        what lies in a directory, and whether experts fit their base; reads headers only
+tensors, stacks, merged       weights by name, sorted, one tensor in memory at a time
+pour                          into a loaded model, in place
+write, write_many, digest     to a directory, whole or not at all
+measure                       all diagnostics in one pass
+layer_of                      "layer 3", "embeddings", "head", "norm", "other"
+"""
+
+from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of
+from .measure import Observer, measure
+from .stream import merged, pour, stacks, tensors
+from .write import digest, write, write_many
+
+__all__ = [
+    "Layout",
+    "Observer",
+    "TensorInfo",
+    "check_aligned",
+    "digest",
+    "inspect",
+    "layer_of",
+    "measure",
+    "merged",
+    "pour",
+    "stacks",
+    "tensors",
+    "write",
+    "write_many",
+]

@@ -1,0 +1,242 @@
+"""What lies in a model directory, read from the headers alone: names, shapes, dtypes, vocabulary."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The dtypes that can be merged, as safetensors spells them. Everything else is copied from the base."""
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_SHOWN = 5  # so many tensor names in a message; the rest is counted
+_CONVERT = "convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW) writes safetensors"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor on disk. `dtype` is safetensors' spelling (F32, BF16, …); `bytes` its size."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    file: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model directory. `vocabulary` is the number of token ids, None when neither config nor weights say so;
+    `bytes` the size of all tensors."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    config: Mapping[str, Any]
+    vocabulary: int | None
+    bytes: int
+
+    @cached_property
+    def tied_head(self) -> str | None:
+        """The name of a stored output head that the model ties to its embeddings and never reads."""
+        if not self.ties:
+            return None
+        return next((name for name in self.tensors if layer_of(name) == "head" and name.endswith(".weight")), None)
+
+    @cached_property
+    def ties(self) -> bool:
+        """Whether the output head is the embedding matrix."""
+        text = self.config.get("text_config")
+        given = self.config.get("tie_word_embeddings", text.get("tie_word_embeddings") if text else None)
+        return bool(given) if given is not None else not any(layer_of(name) == "head" for name in self.tensors)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Tensor names in sorted order, without a head that is tied."""
+        return tuple(sorted(name for name in self.tensors if name != self.tied_head))
+
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
+_KINDS = (
+    ("head", re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.")),
+    (
+        "embeddings",
+        re.compile(r"(?:^|\.)(?:embed_tokens|embed_in|embed_positions|wte|wpe|tok_embeddings|\w*embeddings?)\."),
+    ),
+    ("norm", re.compile(r"(?:^|\.)(?:norm|norm_f|ln_f|final_layer_?norm)\.")),
+)
+
+
+def layer_of(name: str) -> str:
+    """Where a tensor sits: "layer 3", "embeddings", "head", "norm" (the final one) or "other".
+
+    Goes by the names of Llama, Qwen, Mistral and DeepSeek (`model.layers.3.…`), GPT-2 and Falcon (`h.3.…`), GPT-NeoX
+    (`gpt_neox.layers.3.…`), MPT (`blocks.3.…`) and what follows them.
+    """
+    if found := _LAYER.search(name):
+        return f"layer {found[1]}"
+    return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
+
+
+def inspect(path: Path) -> Layout:
+    """Read and validate a Hugging Face model directory without reading its weights: some milliseconds for any size.
+
+    Raises CheckpointError when there is no such directory, no config.json, no safetensors weights (pickled ones are
+    refused), a shard is missing, or a file is truncated.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such model directory", hint="give a directory with config.json and weights")
+    config = _json(path / "config.json", hint="a model directory has config.json beside its weights")
+    tensors: dict[str, TensorInfo] = {}
+    for file in _weight_files(path):
+        tensors.update(_header(file))
+    if (path / INDEX).exists():
+        listed = set(_json(path / INDEX)["weight_map"])
+        if lacking := sorted(listed - set(tensors)):
+            raise CheckpointError(f"{path}: {INDEX} lists tensors that no shard has: {_some(lacking)}")
+    return Layout(path, tensors, config, _vocabulary(config, tensors), sum(info.bytes for info in tensors.values()))
+
+
+def check_aligned(base: Path, others: Mapping[str, Path]) -> None:
+    """Check that `others` (name to directory) have the tensors and vocabulary of `base`, so that they can be merged.
+
+    Raises one CheckpointError that lists every missing, extra and differently shaped tensor, every other vocabulary
+    and every quantised model. A tied output head that one file has and the other has not is no error.
+    """
+    origin = inspect(base)
+    problems = [_quantised("the base", origin)]
+    for name, path in others.items():
+        layout = inspect(path)
+        problems += [_quantised(name, layout), *_differences(name, origin, layout)]
+        problems.append(_other_vocabulary(name, origin, layout))
+    if found := [problem for problem in problems if problem]:
+        raise CheckpointError(
+            "\n".join(found), hint=f"every expert must be fine-tuned from the base, {base}, with the same tokenizer"
+        )
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if (path / INDEX).exists():
+        weight_map = _json(path / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{path / INDEX}: has no weight_map")
+        files = [path / name for name in sorted(set(weight_map.values()))]
+        if lacking := [file.name for file in files if not file.exists()]:
+            raise CheckpointError(
+                f"{path}: shards are missing: {', '.join(lacking)}", hint="the download or copy did not finish"
+            )
+        return files
+    if (path / WEIGHTS).exists():
+        return [path / WEIGHTS]
+    if pickled := sorted(file.name for pattern in _PICKLED for file in path.glob(pattern)):
+        raise CheckpointError(
+            f"{path}: only pickled weights ({_some(pickled)}), which can run code when loaded", hint=_CONVERT
+        )
+    raise CheckpointError(f"{path}: no weights", hint=f"a model directory has {WEIGHTS} or {INDEX} with its shards")
+
+
+def _header(file: Path) -> dict[str, TensorInfo]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = int.from_bytes(start, "little")
+        if start == b"version ":
+            raise CheckpointError(f"{file}: a Git LFS pointer, not weights", hint="run `git lfs pull`")
+        if len(start) < 8 or 8 + length > size:
+            raise CheckpointError(f"{file}: truncated, or no safetensors file", hint="copy or download it again")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError as error:
+            raise CheckpointError(f"{file}: no safetensors file: {error}", hint=_CONVERT) from None
+    header.pop("__metadata__", None)
+    ends = [entry["data_offsets"][1] for entry in header.values()]
+    if (expected := 8 + length + max(ends, default=0)) > size:
+        raise CheckpointError(
+            f"{file}: truncated: {size} bytes of {expected}", hint="the download or copy did not finish"
+        )
+    return {
+        name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin)
+        for name, entry in header.items()
+        for begin, end in [entry["data_offsets"]]
+    }
+
+
+def _json(file: Path, hint: str = "") -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{file.parent}: no {file.name}", hint=hint) from None
+    except ValueError as error:
+        raise CheckpointError(f"{file}: no valid JSON: {error}", hint=hint) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: not a JSON object", hint=hint)
+    return value
+
+
+def _vocabulary(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> int | None:
+    given = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    if isinstance(given, int):
+        return given
+    tables = [info.shape[0] for name, info in tensors.items() if layer_of(name) == "embeddings" and info.shape]
+    return max(tables, default=None)
+
+
+def _differences(name: str, base: Layout, other: Layout) -> list[str]:
+    heads = {tensor for tensor in {*base.tensors} ^ {*other.tensors} if layer_of(tensor) == "head"}
+    tied = heads if base.ties or other.ties else set()
+    missing = sorted(set(base.tensors) - set(other.tensors) - tied)
+    extra = sorted(set(other.tensors) - set(base.tensors) - tied)
+    shapes = [
+        f"{tensor} {_by(other.tensors[tensor].shape)} where the base has {_by(info.shape)}"
+        for tensor, info in sorted(base.tensors.items())
+        if tensor in other.tensors and other.tensors[tensor].shape != info.shape
+    ]
+    return [
+        f"{name}: {what}: {_some(found)}"
+        for what, found in (("lacks tensors", missing), ("extra tensors", extra), ("other shapes", shapes))
+        if found
+    ]
+
+
+def _quantised(name: str, layout: Layout) -> str:
+    narrow = sorted(n for n, info in layout.tensors.items() if info.dtype.startswith(("F8", "F6", "F4")))
+    if "quantization_config" in layout.config or narrow:
+        return f"{name}: its weights are quantised, which cannot be merged"
+    return ""
+
+
+def _other_vocabulary(name: str, base: Layout, other: Layout) -> str:
+    if base.vocabulary != other.vocabulary:
+        return f"{name}: another vocabulary: {other.vocabulary} tokens where the base has {base.vocabulary}"
+    files = [layout.path / "tokenizer.json" for layout in (base, other)]
+    if not all(file.exists() for file in files) or files[0].read_bytes() == files[1].read_bytes():
+        return ""
+    first, second = (_tokens(_json(file)) for file in files)
+    if first == second:
+        return ""
+    differing = sorted(token for token, _ in first.items() ^ second.items())
+    return f"{name}: another vocabulary: tokenizer.json differs in {_some([repr(token) for token in differing])}"
+
+
+def _tokens(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Token to id, from the model's table (a mapping, or Unigram's list of pairs) and the added tokens."""
+    table = tokenizer.get("model", {}).get("vocab", {})
+    tokens = dict(table) if isinstance(table, dict) else {entry[0]: index for index, entry in enumerate(table)}
+    return tokens | {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens", ())}
+
+
+def _by(shape: Iterable[int]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,250 @@
+"""Checkpoints to disk: safetensors with everything that belongs to a model beside them, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, StoreError
+from ..types import Checkpoint
+from .layout import FLOATS, INDEX, WEIGHTS
+from .stream import Family, Reader, Stored, by_family, dtype_name, open_checkpoint, torch_dtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARD_BYTES = 5_000_000_000  # what the Hugging Face libraries take
+_BESIDE = (  # what makes a model of weights; copied untouched
+    *("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.*", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "chat_template.json", "preprocessor_config.json"),
+    *("*.py", "LICENSE*", "NOTICE*"),
+)
+
+
+def write(checkpoint: Checkpoint, out: Path, *, dtype: str | None = None, max_shard_bytes: int = SHARD_BYTES) -> str:
+    """Write a checkpoint as a model directory `out`, which must not exist or be empty, and return its digest.
+
+    dtype            "float32", "bfloat16" or "float16"; None keeps what is stored, and for a merge takes each
+                     tensor's widest dtype among the experts
+    max_shard_bytes  one file up to this size, several with an index above it
+
+    config.json, generation config, tokenizer files and chat template are copied byte for byte; only the dtype in
+    config.json changes, where the weights have another. `out` appears when it is whole. Raises CheckpointError when a
+    tensor is not finite, StoreError when the disk is full.
+    """
+    return write_many([checkpoint], [out], dtype=dtype, max_shard_bytes=max_shard_bytes)[0]
+
+
+def write_many(
+    checkpoints: Sequence[Checkpoint],
+    outs: Sequence[Path],
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+) -> list[str]:
+    """As `write` for several; merges of the same base and experts share one pass over their tensors.
+
+    Memory: one tensor of the base, of each expert, and of one merge. Returns the digests in order.
+    """
+    readers = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
+    plans = [_plan(reader, dtype) for reader in readers]
+    _require_space(outs, plans)
+    with ExitStack() as stack:
+        outputs = [
+            stack.enter_context(_output(checkpoint, out, plan, max_shard_bytes))
+            for checkpoint, out, plan in zip(checkpoints, outs, plans, strict=True)
+        ]
+        for index, name, tensor in _pass(checkpoints, readers):
+            outputs[index].put(name, tensor)
+        return [output.finish() for output in outputs]
+
+
+def digest(checkpoint: Checkpoint, *, dtype: str | None = None) -> str:
+    """sha256 over (name, dtype, shape, bytes) of every tensor in sorted order; a derived checkpoint's is that of the
+    files which `write` with the same `dtype` would leave. File layout and sharding have no part in it."""
+    reader = open_checkpoint(checkpoint)
+    plan, total = _plan(reader, dtype), hashlib.sha256()
+    for name, entry in plan.items():
+        _feed(total, entry, reader.get(name))
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def _plan(reader: Reader, dtype: str | None) -> dict[str, _Entry]:
+    """What will be written, in sorted name order: a stored checkpoint whole, a derived one without a tied head."""
+    wanted = dtype_name(_parse(dtype)) if dtype else None
+    names = sorted(reader.layout.tensors) if isinstance(reader, Stored) else reader.names
+    plan = {}
+    for name in names:
+        own, shape = reader.dtype(name), reader.layout.tensors[name].shape
+        kind = wanted if wanted and own in FLOATS else own
+        size = torch_dtype(kind).itemsize
+        for length in shape:
+            size *= length
+        plan[name] = _Entry(name, kind, shape, size)
+    return plan
+
+
+def _parse(dtype: str) -> Any:
+    import torch
+
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in known:
+        raise CheckpointError(f"unknown dtype {dtype!r}", hint=f"allowed: {', '.join(known)}")
+    return known[dtype]
+
+
+def _pass(checkpoints: Sequence[Checkpoint], readers: Sequence[Reader]) -> Iterator[tuple[int, str, Tensor]]:
+    """(index of the checkpoint, name, tensor), names in sorted order for each; merges of one family together."""
+    for index, (checkpoint, reader) in enumerate(zip(checkpoints, readers, strict=True)):
+        if checkpoint.derivation is None:
+            yield from ((index, name, reader.get(name)) for name in sorted(reader.layout.tensors))
+    for members in by_family(checkpoints).values():
+        family = Family([found for index in members if (found := checkpoints[index].derivation)])
+        for name in family.inputs.names:
+            for position, tensor in family.combine(name):
+                yield members[position], name, tensor
+
+
+class _Output:
+    """A model directory that is being filled: headers are written first, each tensor then at its place."""
+
+    def __init__(self, folder: Path, plan: Mapping[str, _Entry], max_shard_bytes: int) -> None:
+        self.folder, self.plan = folder, plan
+        self._digest = hashlib.sha256()
+        self._places: dict[str, tuple[IO[bytes], int]] = {}
+        self._files: list[IO[bytes]] = []
+        shards = _shards(plan, max_shard_bytes)
+        weight_map: dict[str, str] = {}
+        for number, shard in enumerate(shards, 1):
+            file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            self._begin(folder / file, shard)
+            weight_map.update({entry.name: file for entry in shard})
+        if len(shards) > 1:
+            total = sum(entry.bytes for entry in plan.values())
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def _begin(self, path: Path, shard: Sequence[_Entry]) -> None:
+        # Wide dtypes first: every tensor then starts at a multiple of its own width.
+        ordered = sorted(shard, key=lambda entry: (-torch_dtype(entry.dtype).itemsize, entry.name))
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for entry in ordered:
+            header[entry.name] = {
+                "dtype": entry.dtype,
+                "shape": list(entry.shape),
+                "data_offsets": [offset, offset + entry.bytes],
+            }
+            offset += entry.bytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        stream = path.open("wb")
+        self._files.append(stream)
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(8 + len(text) + offset)
+        for entry in ordered:
+            self._places[entry.name] = (stream, 8 + len(text) + header[entry.name]["data_offsets"][0])
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        stream, offset = self._places.pop(name)
+        stream.seek(offset)
+        stream.write(_feed(self._digest, self.plan[name], tensor))
+
+    def finish(self) -> str:
+        if self._places:
+            raise CheckpointError(f"{self.folder}: tensors were never written: {', '.join(sorted(self._places)[:5])}")
+        for stream in self._files:
+            stream.flush()
+            os.fsync(stream.fileno())
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        for stream in self._files:
+            stream.close()
+
+
+@contextmanager
+def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_shard_bytes: int) -> Iterator[_Output]:
+    """A directory beside `out` that becomes `out` when the block ends well and vanishes when it does not."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: exists already", hint="give a new directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    output = None
+    try:
+        folder.chmod(0o755)  # mkdtemp's 0o700 would hide an exported model from everyone else
+        _copy_beside(checkpoint.path, folder, plan)
+        output = _Output(folder, plan, max_shard_bytes)
+        yield output
+        output.close()
+        folder.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"{out}: the disk is full", hint="free some space, then run again") from error
+        raise
+    finally:
+        if output:
+            output.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy_beside(source: Path, folder: Path, plan: Mapping[str, _Entry]) -> None:
+    for file in sorted({file for pattern in _BESIDE for file in source.glob(pattern) if file.is_file()}):
+        shutil.copyfile(file, folder / file.name)
+    floats = {entry.dtype for entry in plan.values() if entry.dtype in FLOATS}
+    widest = max(floats, key=lambda name: torch_dtype(name).itemsize, default=None)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    key = next((key for key in ("dtype", "torch_dtype") if key in config), None)
+    if key and widest and config[key] != (name := str(torch_dtype(widest)).removeprefix("torch.")):
+        text = json.dumps(config | {key: name}, indent=2, ensure_ascii=False)
+        (folder / "config.json").write_text(text + "\n", "utf-8")
+
+
+def _require_space(outs: Sequence[Path], plans: Sequence[Mapping[str, _Entry]]) -> None:
+    needed = sum(entry.bytes for plan in plans for entry in plan.values())
+    parent = next(folder for folder in (outs[0].absolute(), *outs[0].absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise StoreError(
+            f"{outs[0].parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free",
+            hint="free some space, or keep fewer merges",
+        )
+
+
+def _shards(plan: Mapping[str, _Entry], max_shard_bytes: int) -> list[list[_Entry]]:
+    shards: list[list[_Entry]] = [[]]
+    size = 0
+    for entry in plan.values():
+        if shards[-1] and size + entry.bytes > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(entry)
+        size += entry.bytes
+    return shards
+
+
+def _feed(total: Any, entry: _Entry, tensor: Tensor) -> memoryview:
+    """Add a tensor in its final dtype to a digest; returns its bytes."""
+    import torch
+
+    data = tensor.detach().to(torch_dtype(entry.dtype)).contiguous().reshape(-1).view(torch.uint8).numpy().data
+    total.update(f"{entry.name}\0{entry.dtype}\0{entry.shape}\0".encode())
+    total.update(data)
+    return data

@@ -1,0 +1,315 @@
+"""The command line: thin verbs over the library. stdout is data, stderr is progress."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import MixmergeError, PluginError, Problem, RecipeError
+
+if TYPE_CHECKING:
+    from .reading import Use
+    from .recipe import Recipe
+    from .registry import Registry
+    from .store import Store
+
+EPILOG = """\
+start here:  mixmerge recipe recipes/quickstart.yaml     train, merge, score and report on a small real model
+             mixmerge check RECIPE; mixmerge plan RECIPE  what is wrong with it; what it would do
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.verb(arguments) or 0)
+    except MixmergeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mixmerge",
+        description="Fine-tune once on mixed data, or merge one expert per task? One recipe runs the whole experiment.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mixmerge {_version()}")
+    parser.add_argument(
+        "-p",
+        "--plugin",
+        dest="plugins",
+        action="append",
+        default=[],
+        metavar="FILE|MODULE|no:NAME",
+        help="load a plugin, or leave one out; may be given again",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, verb: Callable[..., Any], about: str, *, recipe: bool = False, js: bool = False) -> Any:
+        one = verbs.add_parser(name, help=about, description=about)
+        one.set_defaults(verb=verb)
+        if recipe:
+            one.add_argument("recipe", type=Path, metavar="FILE", help="a recipe, such as recipes/quickstart.yaml")
+            one.add_argument(
+                "--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)"
+            )
+        if js:
+            one.add_argument("--json", action="store_true", help="print JSON")
+        return one
+
+    run = add("recipe", _recipe, "run a recipe; a second call resumes, and ends at once when all is done", recipe=True)
+    run.add_argument(
+        "--executor", default="local", metavar="USE", help="local, ray, or 'local: {workers: 2, threads: 1}'"
+    )
+    add("plan", _plan, "say what would run, what is done, and the disk that it needs", recipe=True, js=True)
+    add("check", _check, "validate a recipe; every problem at once", recipe=True)
+    add("report", _report, "print the results so far", recipe=True, js=True)
+    add("plugins", _plugins, "list the components of all plugins", js=True)
+    add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
+    show = add("show", _show, "say what a component does and takes, or what became of a step")
+    show.add_argument("name", metavar="NAME|ID", help="such as ties, or a step's id")
+    show.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
+    add("doctor", _doctor, "say what this machine can do", js=True)
+    worker = verbs.add_parser("worker")  # started by executors; not for people
+    worker.set_defaults(verb=_worker)
+    worker.add_argument("store", type=Path)
+    return parser
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+# -- recipes ----------------------------------------------------------------------------------------------------
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Recipe, Registry, Store]:
+    from . import recipe
+    from .registry import Registry
+    from .store import Store
+
+    registry = Registry(arguments.plugins)
+    return recipe.load(arguments.recipe, registry), registry, Store(arguments.out / "store")
+
+
+def _recipe(arguments: argparse.Namespace) -> int:
+    from . import display, run
+
+    recipe, registry, store = _load(arguments)
+    use = _use(registry, "executor", arguments.executor)
+    command = run.worker_command(store, registry)
+    shown = display.make()
+    try:
+        connect = partial(use.component.function, command, **use.parameters)
+        outcome = run.run(recipe, registry, store, arguments.out / recipe.name, connect, shown)
+    finally:
+        shown.close()
+    if not outcome.ran:
+        print("nothing to do: every step is done", file=sys.stderr)
+    for advice in outcome.advice:
+        print(advice.headline)
+    index = outcome.report / "index.html" if outcome.report else None
+    print(index if index and index.is_file() else outcome.report or f"done: {arguments.out / recipe.name}")
+    return 0
+
+
+def _use(registry: Registry, kind: str, text: str) -> Use:
+    """`name` or `name: {parameter: value}` as it stands on a command line."""
+    import yaml
+
+    from .reading import Use
+
+    option = f"--{kind}"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(
+            [Problem(option, f"{text!r} is no YAML", f"such as '{kind}: {{parameter: value}}'")]
+        ) from None
+    name, given = (value, {}) if isinstance(value, str) else next(iter(value.items()))
+    component = registry.get(kind, name)
+    if problems := component.problems(given or {}):
+        raise RecipeError([Problem(option, what, hint) for _, what, hint in problems])
+    return Use(component, component.complete(given or {}))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from .plan import build
+
+    recipe, _, _ = _load(arguments)
+    plan = build(recipe)
+    print(f"{arguments.recipe}: good; {len(plan.runnable)} steps, {len(recipe.train)} trainings", end="")
+    print(f", {sum(model.kind == 'merge' for model in plan.models)} merges")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from .display import size
+    from .run import current_plan, estimate_bytes
+
+    recipe, _, store = _load(arguments)
+    plan = current_plan(recipe, store)
+    missing = [step for step in plan.runnable if store.record(step.id) is None]
+    needed = estimate_bytes(plan, missing, store) if missing else 0.0
+    steps = [
+        {"id": step.id, "kind": step.kind, "name": step.name, "state": _state(store, step.id)} for step in plan.runnable
+    ]
+    if arguments.json:
+        print(json.dumps({"steps": steps, "later": plan.later, "disk_bytes": needed}, indent=1))
+        return 0
+    for step in steps:
+        print(f"{step['id']}  {step['state']:6}  {step['name']}")
+    for text in plan.later:
+        print(f"{'':16}  later   {text}")
+    merges = sum(model.kind == "merge" for model in plan.models)
+    print(f"{len(missing)} of {len(steps)} steps to do; {merges} merges, evaluated without being written")
+    about = "unknown until the base is fetched" if needed is None else f"about {size(needed)}"
+    print(f"disk needed: {about} (float32 checkpoints, and the optimizer's states while training)")
+    return 0
+
+
+def _state(store: Store, step_id: str) -> str:
+    if store.record(step_id):
+        return "done"
+    return "failed" if store.failure(step_id) else "to do"
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from .collect import collect, read_advice
+    from .run import current_plan, publish
+
+    recipe, _, store = _load(arguments)
+    plan = current_plan(recipe, store)
+    found = collect(plan.manifest, store)
+    if arguments.json:
+        keys = (
+            "model",
+            "kind",
+            "task",
+            "metric",
+            "value",
+            "stderr",
+            "n",
+            "k",
+            "higher_is_better",
+            "settings",
+            "record",
+        )
+        print(json.dumps([{key: getattr(row, key) for key in keys} for row in found.rows], indent=1))
+        return 0
+    if not found.rows:
+        raise MixmergeError("there are no results yet", hint=f"mixmerge recipe {arguments.recipe}")
+    for step in plan.of_kind("advise"):
+        if store.record(step.id):
+            print(read_advice(step, store).headline)
+    rows = [row for row in found.rows if row.primary]
+    width = max(len(row.model) for row in rows)
+    for row in rows:
+        error = f" ± {row.stderr:.4g}" if row.stderr is not None else ""
+        print(f"{row.model:{width}}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
+    if folder := publish(plan, store, arguments.out / recipe.name):
+        print(folder / "index.html" if (folder / "index.html").is_file() else folder)
+    return 0
+
+
+# -- looking around ---------------------------------------------------------------------------------------------
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    from .registry import Registry
+
+    found = [
+        {"kind": c.kind, "name": c.name, "version": c.version, "plugin": c.plugin, "summary": c.summary}
+        for c in Registry(arguments.plugins)
+    ]
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    for one in found:
+        print(f"{one['kind']:10}  {one['name']:16}  {one['summary']}  [{one['plugin']}]")
+    return 0
+
+
+def _tasks(arguments: argparse.Namespace) -> int:
+    from .plugins.lm_eval import known_tasks
+
+    found = list(known_tasks())
+    if arguments.json:
+        print(json.dumps([{"name": name, "summary": summary} for name, summary in found], indent=1))
+        return 0
+    for name, summary in found:
+        print(f"{name:32}  {summary}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import inspect
+
+    from .registry import Registry, suggest
+    from .store import Store
+
+    registry = Registry(arguments.plugins)
+    components = [component for component in registry if component.name == arguments.name]
+    for component in components:
+        print(f"{component.name} ({component.kind}, version {component.version}, plugin {component.plugin})")
+        if component.source:
+            print(f"source: {component.source}")
+        print(f"\n{inspect.getdoc(component.function) or 'no description'}\n")
+        for name, parameter in component.parameters.items():
+            default = "required" if parameter.required else f"default {parameter.default!r}"
+            print(f"  {name}: {parameter.allowed}  ({default})")
+    if not components and not _show_step(Store(arguments.out / "store"), arguments.name):
+        known = [component.name for component in registry]
+        raise PluginError(f"nothing is called {arguments.name!r}", hint=suggest(arguments.name, known))
+    return 0
+
+
+def _show_step(store: Store, step_id: str) -> bool:
+    from dataclasses import asdict
+
+    if not (store.root / "specs" / f"{step_id}.json").is_file():
+        return False
+    record = store.record(step_id)
+    shown: dict[str, Any] = asdict(record) if record else {"step": asdict(store.spec(step_id))}
+    shown["step"]["content"].pop("manifest", None)
+    shown |= {"state": _state(store, step_id), "payload": str(store.path(step_id)), "log": str(store.log(step_id))}
+    if failure := store.failure(step_id):
+        shown["error"] = failure
+    print(json.dumps(shown, indent=1))
+    return True
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    found = examine()
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    for name, value in found.items():
+        print(f"{name:14}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    return 0
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    from . import work
+
+    work.main(arguments.store, tuple(arguments.plugins))
+    return 0

@@ -1,0 +1,100 @@
+"""The whole plugin API, on one page.
+
+A plugin is a module that implements any of these hooks with `@hookimpl`; `pip install` makes it known through the
+entry point group `mixmerge`, and `mixmerge -p FILE.py` through its path. A hook returns a list of components: functions
+decorated with `@trainer`, `@merger` and so on. Positional parameters are supplied by mixmerge and fixed per kind;
+keyword-only parameters are what a recipe may set.
+
+Signatures, by kind (`/` ends the positional part):
+
+    trainer            train(start: Checkpoint, data: Mixture, out: Path, seed: int, /, *, …) -> Mapping[str, float]
+                       writes a checkpoint directory into `out` and returns figures (loss, steps, tokens, seconds)
+    merger             merge(t: TensorStack, /, *, …) -> Tensor            shape of t.base, float32
+                       with `prepare=`: prepare(t, /, *, …) -> Tensor      shape of t.deltas; must not look at t.weights
+    checkpoint_merger  merge(base: Checkpoint, experts: Sequence[Checkpoint], weights: Sequence[float], out: Path,
+                       seed: int, /, *, …) -> None
+    evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …) -> Sequence[Score]
+                       files left in `out` are kept with the record
+                       with `pins=`: pins(tasks, parameters) -> Mapping[str, str]; raises SourceError on an unknown task
+    diagnostic         observe(t: TensorStack, /, *, …) -> Mapping[str, Tensor]
+                       float64 statistics that add up over the tensors of a group; t.deltas has one row per model
+                       with `finish=`: finish(sums, models, /) -> Iterable[(metric, models, value)] for one group
+    strategy           propose(space: Mapping[str, Sequence], trials: Sequence[Trial], seed: int, /, *, …)
+                       -> Sequence[Point]; [] = finished; called again with the trials so far
+    advisor            advise(results: Results, /, *, …) -> Advice
+    executor           connect(worker: Sequence[str], /, *, …) -> a context manager of `Pool`
+    reporter           report(results: Results, out: Path, /, *, …) -> Sequence[Path]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+import pluggy
+
+from .components import Component
+from .types import Record, Step
+
+hookspec = pluggy.HookspecMarker("mixmerge")
+hookimpl = pluggy.HookimplMarker("mixmerge")
+
+
+class Pool(Protocol):
+    """What an executor gives: a place that runs steps. `slots` is how many at a time."""
+
+    slots: int
+
+    def submit(self, step_id: str) -> Future[None]:
+        """Run one step. The future holds a StepError when the step failed, and is cancellable until it starts."""
+
+
+@hookspec
+def register_trainers() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Ways to turn a checkpoint and data into another checkpoint."""
+
+
+@hookspec
+def register_mergers() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Ways to combine experts into one model."""
+
+
+@hookspec
+def register_evaluators() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Ways to score a model on tasks."""
+
+
+@hookspec
+def register_diagnostics() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Figures about the weights; all of a recipe share one pass over the checkpoints."""
+
+
+@hookspec
+def register_strategies() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Ways to walk through a sweep; `grid` is the default."""
+
+
+@hookspec
+def register_advisors() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Mix, merge or undecided, with the evidence."""
+
+
+@hookspec
+def register_executors() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Places that run steps; `local` is the default."""
+
+
+@hookspec
+def register_reporters() -> Sequence[Component]:  # type: ignore[empty-body]
+    """Ways to write results down."""
+
+
+@hookspec
+def step_started(step: Step) -> None:
+    """A step begins. For observers: trackers, notifiers. Called in the process that was started by the user."""
+
+
+@hookspec
+def step_finished(step: Step, record: Record | None, error: str) -> None:
+    """A step ended: `record` is None and `error` says why when it failed."""

@@ -1,0 +1,29 @@
+"""Where the files that travel with mixmerge lie: beside the package in a clone, inside it when it was installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import MixmergeError
+
+_PACKAGE = Path(__file__).parent
+
+
+def tasks_folder() -> Path:
+    """The lm-eval tasks that mixmerge brings; also `lm_eval run --include_path` takes it."""
+    return _folder("tasks")
+
+
+def recipes_folder() -> Path:
+    """The recipes that mixmerge brings."""
+    return _folder("recipes")
+
+
+def _folder(name: str) -> Path:
+    if (_PACKAGE / name).is_dir():
+        return _PACKAGE / name
+    clone = _PACKAGE.parent
+    # beside an installed package lies whatever else is installed, some of it called "tasks"
+    if (clone / "pyproject.toml").is_file() and (clone / name).is_dir():
+        return clone / name
+    raise MixmergeError(f"the folder {name!r} is missing from this installation", hint="install mixmerge again")

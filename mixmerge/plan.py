@@ -1,0 +1,338 @@
+"""A recipe becomes a DAG of steps with content ids. Pure: it starts nothing and writes nothing.
+
+A step's id is a hash of its component's name and version, its validated parameters, its seed, the ids of its inputs
+and the pins of what comes from outside. Names are not in it, so renaming an expert trains nothing again. What can only
+be planned once merges have been scored (the next points of a search, the winners' scores on `report_on`) appears when
+`build` is called again with the `Decision`s so far.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import sources
+from .reading import Use
+from .recipe import MergeEntry, Recipe, TrainEntry
+from .types import Kind, Point, Step, Trial, content_id
+
+VIRTUAL = "merge"
+"""Steps of this kind are never run unless their merger needs whole checkpoints: they only say how weights follow."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the scores on `choose_on` say about one merge group so far."""
+
+    trials: tuple[Trial, ...] = ()
+    winner: str = ""
+    by_method: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model of the experiment: `step` gives its weights, `train` its training step ("" when it was not trained)."""
+
+    name: str
+    kind: Kind
+    step: str
+    train: str = ""
+    group: str = ""
+    method: str = ""
+    weights: tuple[float, ...] = ()
+    experts: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`steps` in an order in which they can run; `later` says in words what the next build will add.
+
+    models       every model with its names; evaluations: (model, "choose_on" or "report_on", step)
+    exports      merge to the step that writes it, for what `keep` says
+    manifest     the names and ids that Results are collected from, JSON-like: what advice and report depend on
+    """
+
+    recipe: Recipe
+    steps: Mapping[str, Step]
+    models: tuple[PlannedModel, ...]
+    evaluations: tuple[tuple[str, str, str], ...]
+    exports: Mapping[str, str]
+    datasets: Mapping[str, str]
+    manifest: Mapping[str, Any]
+    later: tuple[str, ...] = ()
+
+    @property
+    def runnable(self) -> list[Step]:
+        return [step for step in self.steps.values() if not is_virtual(step)]
+
+    def of_kind(self, kind: str) -> list[Step]:
+        return [step for step in self.steps.values() if step.kind == kind]
+
+
+def is_virtual(step: Step) -> bool:
+    return step.kind == VIRTUAL and not step.content["whole"]
+
+
+def build(recipe: Recipe, decisions: Mapping[str, Decision] | None = None) -> Plan:
+    """The plan as far as the decisions allow: everything that can be run now, and what follows in words."""
+    return _Builder(recipe, decisions or {}).plan()
+
+
+class _Builder:
+    def __init__(self, recipe: Recipe, decisions: Mapping[str, Decision]) -> None:
+        self.recipe = recipe
+        self.decisions = decisions
+        self.steps: dict[str, Step] = {}
+        self.models: list[PlannedModel] = []
+        self.evaluations: list[tuple[str, str, str]] = []
+        self.datasets: dict[str, str] = {}
+        self.exports: dict[str, str] = {}
+        self.later: list[str] = []
+        self.finished: set[str] = set()
+
+    def plan(self) -> Plan:
+        recipe = self.recipe
+        self.base = self.source("base", recipe.base.source, recipe.base.revision, "")
+        self.models.append(PlannedModel("base", "base", self.base))
+        for name, entry in recipe.models.items():
+            step = self.source(name, entry.source, entry.revision, self.base)
+            self.models.append(PlannedModel(name, entry.kind, step, data=entry.data))
+        for name, train in recipe.train.items():
+            self.train(name, train)
+        for model in tuple(self.models):
+            self.evaluate(model, "choose_on")
+            self.evaluate(model, "report_on")
+        for name, merge in recipe.merge.items():
+            self.merge(name, merge)
+        self.diagnose()
+        if not self.later:
+            self.conclude()
+        return Plan(
+            recipe,
+            self.steps,
+            tuple(self.models),
+            tuple(self.evaluations),
+            self.exports,
+            self.datasets,
+            self.manifest(),
+            tuple(self.later),
+        )
+
+    def step(self, kind: str, name: str, use: Use | None = None, **given: Any) -> str:
+        """Add a step, named by its content, and return its id."""
+        body = {
+            "kind": kind,
+            "component": use.name if use else "",
+            "version": use.component.version if use else "",
+            "parameters": _plain(use.parameters) if use else {},
+            "content": given.get("content", {}),
+            "seed": given.get("seed", 0),
+            "inputs": given.get("inputs", {}),
+            "pins": given.get("pins", {}),
+        }
+        step_id = content_id(body)
+        self.steps.setdefault(step_id, Step(id=step_id, name=name, **body))
+        return step_id
+
+    # -- sections ----------------------------------------------------------------------------------------------
+
+    def source(self, name: str, source: str, revision: str | None, base: str) -> str:
+        pins = dict(sources.model_pins(source, revision))
+        content = {"source": source, "revision": revision}
+        inputs = {"base": (base,)} if base else {}
+        return self.step("source", f"fetch {name}", content=content, pins=pins, inputs=inputs)
+
+    def dataset(self, name: str) -> str:
+        spec = self.recipe.data[name]
+        step = self.step(
+            "data",
+            f"load {name}",
+            content=_plain(asdict(spec)),
+            pins=dict(sources.data_pins(spec)),
+            seed=self.recipe.seed,
+        )
+        self.datasets[name] = step
+        return step
+
+    def train(self, name: str, entry: TrainEntry) -> None:
+        content = {"shares": list(entry.shares.values()), "unit": entry.unit, "fraction": entry.fraction}
+        inputs = {"data": tuple(self.dataset(data) for data in entry.shares)}
+        if entry.unit == "tokens":
+            inputs["base"] = (self.base,)
+        mixture = self.step("mixture", f"mix data of {name}", content=content, inputs=inputs, seed=entry.seed)
+        inputs = {"start": (self.base,), "mixture": (mixture,)}
+        step = self.step("train", f"train {name}", entry.trainer, inputs=inputs, seed=entry.seed)
+        self.models.append(PlannedModel(name, entry.kind, step, train=step, data=tuple(entry.shares)))
+
+    def merge(self, group: str, entry: MergeEntry) -> None:
+        decision = self.decisions.get(group, Decision())
+        chosen, finished = self.points(entry, decision.trials)
+        planned = [self.point(group, entry, point) for point in chosen]
+        self.models += planned
+        for model in planned:
+            self.evaluate(model, "choose_on")
+        if finished and len(planned) == 1:
+            decision = Decision(decision.trials, planned[0].name, {planned[0].method: planned[0].name})
+        if finished and (decision.winner or not self.scored):
+            self.finished.add(group)
+            self.finish(entry, planned, decision)
+        elif self.recipe.eval:
+            self.later.append(f"{group}: what the scores on choose_on ask for (report_on for the best of each method)")
+
+    @property
+    def scored(self) -> bool:
+        return bool(self.recipe.eval and self.recipe.eval.choose_on)
+
+    def finish(self, entry: MergeEntry, planned: Sequence[PlannedModel], decision: Decision) -> None:
+        best = set(decision.by_method.values())
+        keep = {
+            "winner": {decision.winner},
+            "best_of_each_method": best,
+            "all": {model.name for model in planned},
+            "none": set(),
+        }[entry.keep]
+        for model in planned:
+            if model.name in best or not self.scored:
+                self.evaluate(model, "report_on")
+            if model.name in keep:
+                inputs = {"model": (model.step,)}
+                self.exports[model.name] = self.step("export", f"write {model.name}", inputs=inputs)
+
+    def points(self, entry: MergeEntry, trials: Sequence[Trial]) -> tuple[list[dict[str, Any]], bool]:
+        """Replay the strategy over the trials so far: the points it asked for, and whether it is finished."""
+        if not entry.space:
+            return [dict(entry.fixed)], True
+        space = {key: [_plain(value) for value in values] for key, values in entry.space.items()}
+        original = {key: {_key(_plain(value)): value for value in values} for key, values in entry.space.items()}
+        known = {trial.point.key: trial for trial in trials}
+        asked: list[Point] = []
+        while True:
+            scored = [known[point.key] for point in asked if point.key in known]
+            waiting = len(scored) < len(asked)
+            proposed = (
+                []
+                if waiting
+                else entry.strategy.component.function(space, scored, entry.seed, **entry.strategy.parameters)
+            )
+            new = [point for point in proposed if point.key not in {known.key for known in asked}]
+            asked += new
+            if waiting or not new or not self.scored:
+                break
+        values = [
+            {**entry.fixed, **{key: original[key][_key(value)] for key, value in point.values.items()}}
+            for point in asked
+        ]
+        return values, not waiting
+
+    def point(self, group: str, entry: MergeEntry, values: Mapping[str, Any]) -> PlannedModel:
+        method: Use = values["method"]
+        experts = {model.name: model.step for model in self.models}
+        step = self.step(
+            VIRTUAL,
+            self.label(group, entry, values),
+            method,
+            content={"weights": list(values["weights"]), "whole": method.component.whole},
+            inputs={"base": (self.base,), "experts": tuple(experts[name] for name in entry.experts)},
+            seed=values["seed"],
+        )
+        settings = {key: _plain(values[key]) for key in entry.space}
+        name = self.steps[step].name
+        return PlannedModel(name, "merge", step, "", group, method.name, values["weights"], entry.experts, settings)
+
+    def label(self, group: str, entry: MergeEntry, values: Mapping[str, Any]) -> str:
+        """Such as `ties 0.3/0.7`: the group only where there are several, parameters only where they tell points apart."""
+        method: Use = values["method"]
+        same = [use for use in entry.space.get("method", []) if use.name == method.name]
+        differing = {
+            key: value
+            for key, value in method.parameters.items()
+            if any(use.parameters.get(key) != value for use in same)
+        }
+        detail = f"({', '.join(f'{key}={value}' for key, value in differing.items())})" if differing else ""
+        weights = "/".join(f"{weight:g}" for weight in values["weights"])
+        seed = f" seed {values['seed']}" if "seed" in entry.space else ""
+        prefix = f"{group}: " if len(self.recipe.merge) > 1 else ""
+        return f"{prefix}{method.name}{detail} {weights}{seed}"
+
+    def evaluate(self, model: PlannedModel, on: str) -> None:
+        """Score a model on the tasks of `choose_on`, or on those of `report_on` and `also_on` together."""
+        entry = self.recipe.eval
+        if entry is None:
+            return
+        keys = ("choose_on",) if on == "choose_on" else ("report_on", "also_on")
+        tasks = [task for key in keys for task in getattr(entry, key)]
+        if not tasks:
+            return
+        step = self.step(
+            "evaluate",
+            f"score {model.name} on {on}",
+            entry.evaluator,
+            content={"tasks": tasks},
+            inputs={"model": (model.step,)},
+            seed=self.recipe.seed,
+            pins={name: pin for key in keys for name, pin in entry.pins[key].items()},
+        )
+        if (model.name, on, step) not in self.evaluations:
+            self.evaluations.append((model.name, on, step))
+
+    def diagnose(self) -> None:
+        if not self.recipe.diagnose:
+            return
+        best = {name for decision in self.decisions.values() for name in decision.by_method.values()}
+        chosen = [m for m in self.models if m.kind in ("expert", "mixture", "model")]
+        self.measure("experts and mixtures", chosen)
+        if winners := [m for m in self.models if m.kind == "merge" and m.name in best and m.group in self.finished]:
+            self.measure("the best merge of each method", winners)
+
+    def measure(self, what: str, models: Sequence[PlannedModel]) -> None:
+        if not models:
+            return
+        diagnostics = [[use.name, use.component.version, _plain(use.parameters)] for use in self.recipe.diagnose]
+        inputs = {"base": (self.base,), "models": tuple(model.step for model in models)}
+        self.step("diagnose", f"diagnose {what}", content={"diagnostics": diagnostics}, inputs=inputs)
+
+    def conclude(self) -> None:
+        """Advice and report: functions of everything above, names included."""
+        manifest = self.manifest()
+        needs = (*(step for _, _, step in self.evaluations), *manifest["diagnoses"])
+        inputs = {"records": tuple(dict.fromkeys(needs))}
+        given = {"content": {"manifest": manifest}, "seed": self.recipe.seed}
+        advice = [self.step("advise", f"advise: {use.name}", use, inputs=inputs, **given) for use in self.recipe.advise]
+        for use in self.recipe.report:
+            self.step("report", f"report: {use.name}", use, inputs={**inputs, "advice": tuple(advice)}, **given)
+
+    def manifest(self) -> dict[str, Any]:
+        return {
+            "name": self.recipe.name,
+            "seed": self.recipe.seed,
+            "text": self.recipe.text,
+            "models": [_plain(asdict(model)) for model in self.models],
+            "evaluations": [list(evaluation) for evaluation in self.evaluations],
+            "diagnoses": [step.id for step in self.steps.values() if step.kind == "diagnose"],
+            "datasets": dict(self.datasets),
+            "choose_on": list(self.recipe.eval.choose_on) if self.recipe.eval else [],
+            "report_on": list(self.recipe.eval.report_on) if self.recipe.eval else [],
+            "also_on": list(self.recipe.eval.also_on) if self.recipe.eval else [],
+            "winners": {
+                group: decision.winner for group, decision in sorted(self.decisions.items()) if decision.winner
+            },
+        }
+
+
+def _plain(value: Any) -> Any:
+    """JSON-like: uses as `{name: parameters}`, tuples as lists."""
+    if isinstance(value, Use):
+        return {value.name: _plain(value.parameters)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,139 @@
+"""Loads plugins and looks components up by name, or says what was probably meant.
+
+Built-ins register through mixmerge's own entry points, so there is no special case for them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from . import hookspecs
+from .components import KINDS, Component
+from .errors import PluginError
+
+_HOOK_OF = {kind: f"register_{kind[:-1]}ies" if kind.endswith("y") else f"register_{kind}s" for kind in KINDS}
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """A hint for a name that is not there: what was probably meant, or all there is."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there is {', '.join(names)}" if names else "there is none"
+
+
+class Registry:
+    """All components of all loaded plugins. `get` looks one up; `hooks` calls the observers."""
+
+    def __init__(self, plugins: Sequence[str] = ()) -> None:
+        """`plugins`: what `-p` was given: a file, a module, or `no:NAME` to leave one out."""
+        self.requested = tuple(plugins)
+        self._manager = pluggy.PluginManager("mixmerge")
+        self._manager.add_hookspecs(hookspecs)
+        self._components: dict[tuple[str, str], Component] = {}
+        blocked = {plugin.removeprefix("no:") for plugin in plugins if plugin.startswith("no:")}
+        names = []
+        for entry in sorted(importlib.metadata.entry_points(group="mixmerge"), key=lambda entry: entry.name):
+            names.append(entry.name)
+            if entry.name not in blocked:
+                self._register(entry.name, _import(entry.name, entry.load))
+        if unknown := sorted(blocked - set(names)):
+            raise PluginError(f"no plugin is called {unknown[0]!r}", hint=suggest(unknown[0], names))
+        for plugin in plugins:
+            if not plugin.startswith("no:"):
+                self._register(plugin, _import(plugin, partial(_load, plugin)))
+        self._collect()
+
+    @property
+    def hooks(self) -> Any:
+        return self._manager.hook
+
+    def get(self, kind: str, name: str) -> Component:
+        """The component, or a PluginError with the name that was probably meant."""
+        try:
+            return self._components[kind, name]
+        except KeyError:
+            raise PluginError(f"no {kind} is called {name!r}", hint=suggest(name, self.names(kind))) from None
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(name for of, name in self._components if of == kind)
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(sorted(self._components.values(), key=lambda c: (KINDS.index(c.kind), c.name)))
+
+    def _register(self, plugin: str, module: ModuleType) -> None:
+        try:
+            self._manager.register(module, name=plugin)
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            hooks = [name for name in vars(hookspecs) if name.startswith(("register_", "step_"))]
+            wrong = next((name for name in _marked(module) if name not in hooks), "")
+            what = f"{wrong!r} is no hook" if wrong else str(error).split("\n", 1)[0]
+            raise PluginError(f"plugin {plugin!r}: {what}", hint=suggest(wrong, hooks)) from None
+        except ValueError:
+            raise PluginError(f"plugin {plugin!r} is loaded twice", hint="leave one `-p` out") from None
+
+    def _collect(self) -> None:
+        for kind, hook in _HOOK_OF.items():
+            for implementation in reversed(getattr(self.hooks, hook).get_hookimpls()):
+                for component in implementation.function():
+                    self._add(kind, component, implementation.plugin_name)
+
+    def _add(self, kind: str, component: object, plugin: str) -> None:
+        if not isinstance(component, Component) or component.kind != kind:
+            raise PluginError(
+                f"plugin {plugin!r}: {_HOOK_OF[kind]} returned {component!r}",
+                hint=f"decorate the function with @{kind}(name=…, version=…)",
+            )
+        if taken := self._components.get((kind, component.name)):
+            raise PluginError(
+                f"plugin {plugin!r}: the {kind} name {component.name!r} is taken by plugin {taken.plugin!r}",
+                hint=f"rename it, or leave the other out with -p no:{taken.plugin}",
+            )
+        object.__setattr__(component, "plugin", plugin)
+        self._components[kind, component.name] = component
+
+
+def _marked(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if hasattr(value, "mixmerge_impl")]
+
+
+def _import(plugin: str, load: Any) -> ModuleType:
+    try:
+        module: ModuleType = load()
+    except PluginError:
+        raise
+    except Exception as error:  # a plugin may fail in any way; the user needs its name and the reason
+        reason = f"{type(error).__name__}: {error}"
+        raise PluginError(
+            f"plugin {plugin!r} does not import: {reason}", hint=f"mend it, or leave it out with -p no:{plugin}"
+        ) from error
+    return module
+
+
+def _load(plugin: str) -> ModuleType:
+    path = Path(plugin)
+    if path.suffix != ".py":
+        return importlib.import_module(plugin)
+    if not path.is_file():
+        raise PluginError(f"plugin file {plugin} is not there", hint="give the path of a .py file, or a module name")
+    name = f"mixmerge_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,56 @@
+"""Records to tidy rows: winners, the table in the paper's layout, and paired statistics.
+
+What stands for what, everywhere in a report:
+
+    primary metric    of a task: the metric whose rows say `primary`; when none does, the first that the task reports
+    expert            a model of kind "expert", or one that a merge names among its experts
+    best expert       of a task: the expert with the best primary metric on this very task. It is picked with the noise
+                      that it has there, which favours the experts and so never a merge
+    reference score   of a metric: the best expert's; without experts the base's; without a base zero
+    relative change   100 x (value - reference) / |reference| in percent, its sign turned where lower is better, so that
+                      positive is better. Where the reference is zero: 100 x the absolute change
+    EXPERTS           stands for "each expert on its own task" wherever a model's name may stand
+
+Winners are chosen on `choose_on` alone. Nothing here imports numpy before it is needed.
+"""
+
+from .layout import Cell, Column, Line, Series, SeriesPoint, Table, sweep_series, sweeps, table
+from .paired import NORMAL_FROM_SAMPLES, RESAMPLES, Comparison, compare, compare_average, mcnemar
+from .rows import (
+    EXPERTS,
+    best_by_method,
+    best_expert,
+    choose,
+    experts_of,
+    find_row,
+    gain_kept,
+    objective,
+    primary_metric,
+)
+
+__all__ = [
+    "EXPERTS",
+    "NORMAL_FROM_SAMPLES",
+    "RESAMPLES",
+    "Cell",
+    "Column",
+    "Comparison",
+    "Line",
+    "Series",
+    "SeriesPoint",
+    "Table",
+    "best_by_method",
+    "best_expert",
+    "choose",
+    "compare",
+    "compare_average",
+    "experts_of",
+    "find_row",
+    "gain_kept",
+    "mcnemar",
+    "objective",
+    "primary_metric",
+    "sweep_series",
+    "sweeps",
+    "table",
+]

@@ -1,0 +1,19 @@
+"""Where models and data come from. A leaf: imports no other part of mixmerge but its errors.
+
+Models: `hf:`, a directory, `pypi:` (a GGUF file inside a wheel, pinned by SHA-256).
+Data: `hf:`, a file, `packages:` and `python-stdlib:` (function and docstring pairs), `demo:list-pipelines`.
+"""
+
+from .models import ModelSource, cache_directory, model_pins, resolve_model
+from .rows import DataSpec, Rows, data_pins, load_rows
+
+__all__ = [
+    "DataSpec",
+    "ModelSource",
+    "Rows",
+    "cache_directory",
+    "data_pins",
+    "load_rows",
+    "model_pins",
+    "resolve_model",
+]

@@ -1,0 +1,72 @@
+"""Prompts and answers from the columns of a row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..errors import SourceError
+from . import docstrings
+
+Scalar = str | int | float | bool | None
+
+
+def _first_paragraph(text: str) -> str | None:
+    return docstrings.first_paragraph(text) or None
+
+
+CHANGES: Mapping[str, Callable[[str], str | None]] = {
+    "without_docstring": docstrings.without_docstring,
+    "first_paragraph": _first_paragraph,
+    "strip": str.strip,
+}
+"""What a template may do to a column, written `{column|change}`. None leaves the row out, and that is counted."""
+
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}|]+)(?:\|([^{}|]+))?\}")
+
+
+class Template:
+    """A column's name, or text that names columns in braces: `{column}` or `{column|change}`."""
+
+    def __init__(self, text: str) -> None:
+        fields = [match for match in _FIELD.finditer(text) if match[1]]
+        self._text = text if fields else "{" + text + "}"
+        self.columns = [match[1] for match in fields] or [text]
+        for match in fields:
+            if match[2] and match[2] not in CHANGES:
+                raise SourceError(
+                    f"unknown change {match[2]!r} in {match[0]}", hint=f"allowed: {', '.join(sorted(CHANGES))}"
+                )
+
+    def fill(self, row: Mapping[str, Any]) -> str | None:
+        """The text for one row; None when a column is empty or a change finds nothing to work on."""
+        lost = False
+
+        def value(match: re.Match[str]) -> str:
+            nonlocal lost
+            if not match[1]:
+                return match[0][0]
+            text = _text(row.get(match[1]))
+            changed = CHANGES[match[2]](text) if match[2] and text is not None else text
+            lost = lost or changed is None
+            return changed or ""
+
+        filled = _FIELD.sub(value, self._text)
+        return None if lost else filled
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return " ".join(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def matches(value: object, wanted: Scalar | Sequence[Scalar]) -> bool:
+    """Whether a column's value equals `wanted`, or is in it when it is a list."""
+    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        return value in wanted
+    return value == wanted

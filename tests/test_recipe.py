@@ -1,0 +1,126 @@
+"""Every kind of bad input gives one clear error with file:line and a hint, before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import TOY
+
+from mixmerge.errors import RecipeError
+from mixmerge.recipe import load
+from mixmerge.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry([str(TOY)])
+
+
+def problems(path: Path, registry: Registry, old: str, new: str) -> str:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(RecipeError) as caught:
+        load(path, registry)
+    return str(caught.value)
+
+
+BAD = {
+    "unknown section": ("diagnose:", "diagnos:", 21, "unknown key 'diagnos'", "did you mean 'diagnose'?"),
+    "unknown key": ("experts:", "expert:", 13, "unknown key 'expert'", "did you mean 'experts'?"),
+    "unknown trainer": (
+        "trainer: toy_train",
+        "trainer: toy_trian",
+        8,
+        "no trainer is called 'toy_trian'",
+        "'toy_train'",
+    ),
+    "unknown merger": ("[linear, ties", "[linaer, ties", 16, "no merger is called 'linaer'", "did you mean 'linear'?"),
+    "unknown parameter": ("density: 0.5", "densty: 0.5", 16, "unknown parameter 'densty'", "ties takes"),
+    "unknown data": ("{gen: 1.0}", "{gne: 1.0}", 8, "no dataset is called 'gne'", "did you mean 'gen'?"),
+    "unknown expert": ("[gen_expert, sum", "[gen_exprt, sum", 13, "no expert is called 'gen_exprt'", "'gen_expert'"),
+    "unknown task": ("[gen_dev,", "[gen_dve,", 19, "no task is called 'gen_dve'", "gen_dev"),
+    "unknown data key": ("prompt: question", "promt: question", 4, "unknown key 'promt'", "did you mean 'prompt'?"),
+    "wrong type": ("step: 0.05", "step: fast", 8, "should be a valid number", "allowed: float"),
+    "wrong seed": ("seed: 7", "seed: seven", 2, "should be a valid integer", "allowed: int"),
+    "three weights for two experts": (
+        "[0.5, 0.5]",
+        "[0.5, 0.2, 0.3]",
+        15,
+        "3 weights for 2 experts",
+        "in the order of experts",
+    ),
+    "weights all zero": ("[0.5, 0.5]", "[0.0, 0.0]", 15, "[0.0, 0.0]", "not all zero"),
+    "density 0": ("density: 0.5", "density: 0", 16, "greater than 0", "float > 0 <= 1"),
+    "density 1.5": ("density: 0.5", "density: 1.5", 16, "less than or equal to 1", "float > 0 <= 1"),
+    "della out of range": (
+        "ties: {density: 0.5}",
+        "della: {density: 0.9, epsilon: 0.2}",
+        16,
+        "(0, 1)",
+        "mixmerge show della",
+    ),
+    "empty sweep": ("method: [linear, ties: {density: 0.5}]", "method: []", 16, "sweep.method is empty", "a list"),
+    "no method": ("method: [", "methods: [", 16, "unknown key 'methods'", "did you mean 'method'?"),
+    "overlap": ("[gen_test,", "[gen_dev,", 20, "'gen_dev' is in choose_on and in report_on", "allow_overlap"),
+    "share over 1": ("{gen: 1.0}", "{gen: 2}", 8, "is 2", "a share in (0, 1]"),
+    "shares that do not add up": ("{gen: all, sum: all}", "{gen: 0.5, sum: 0.2}", 10, "add up to 0.7", "fraction"),
+    "all with shares": (
+        "{gen: all, sum: all}",
+        "{gen: all, sum: 0.2}",
+        10,
+        "mixes `all` with shares",
+        "every one `all`",
+    ),
+    "one expert": ("[gen_expert, sum_expert]", "[gen_expert]", 12, "merges 1 experts", "two or more"),
+    "key twice": ("seed: 7", "seed: 7\nseed: 8", 3, "'seed' stands twice", ""),
+    "no YAML": ("seed: 7", "seed: [7", 3, "no valid YAML", ""),
+    "missing model": ("base: {model: ", "base: {model: /nowhere", 1, "/nowhere", ""),
+    "missing file": ("gen.jsonl", "none.jsonl", 4, "none.jsonl", ""),
+    "no base": ("base:", "bass:", 1, "unknown key 'bass'", "did you mean 'base'?"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_error(case: str, toy_recipe: Path, registry: Registry) -> None:
+    old, new, line, what, hint = BAD[case]
+    text = problems(toy_recipe, registry, old, new)
+    assert f"{toy_recipe}:{line}: " in text
+    assert what in text
+    assert hint in text
+
+
+def test_every_problem_is_reported_at_once(toy_recipe: Path, registry: Registry) -> None:
+    text = (
+        toy_recipe.read_text()
+        .replace("seed: 7", "seed: x")
+        .replace("toy_eval", "toy_evil")
+        .replace("0.3]]", "0.3, 9]]")
+    )
+    toy_recipe.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load(toy_recipe, registry)
+    assert [problem.where.rpartition(":")[2] for problem in caught.value.problems] == ["2", "15", "18"]
+
+
+def test_defaults_fill_in_what_an_entry_leaves_out(toy_recipe: Path, registry: Registry) -> None:
+    recipe = load(toy_recipe, registry)
+    assert recipe.train["gen_expert"].trainer.parameters["step"] == 0.05
+    assert recipe.train["sum_expert"].trainer.parameters["step"] == 0.1
+    assert recipe.train["gen_expert"].trainer.parameters["sleep_s"] == 0.0
+
+
+def test_experts_are_what_a_merge_names(toy_recipe: Path, registry: Registry) -> None:
+    recipe = load(toy_recipe, registry)
+    assert {name: entry.kind for name, entry in recipe.train.items()} == {
+        "gen_expert": "expert",
+        "sum_expert": "expert",
+        "mixed": "mixture",
+    }
+
+
+def test_scientific_notation_is_a_number(toy_recipe: Path, registry: Registry) -> None:
+    """PyYAML alone reads 5e-6 as text, and a learning rate would be wrong or refused."""
+    toy_recipe.write_text(toy_recipe.read_text().replace("step: 0.05", "step: 5e-6"))
+    assert load(toy_recipe, registry).train["gen_expert"].trainer.parameters["step"] == 5e-6

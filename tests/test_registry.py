@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mixmerge import hookspecs
+from mixmerge.components import KINDS
+from mixmerge.errors import PluginError
+from mixmerge.registry import Registry
+
+PLUGIN = """
+from mixmerge import hookimpl, merger
+
+@merger(name="{name}", version="1")
+def own(t, *, scale: float = 1.0):
+    return t.base
+
+@hookimpl
+def {hook}():
+    return [own]
+"""
+
+
+def plugin(tmp_path: Path, name: str = "own", hook: str = "register_mergers") -> str:
+    path = tmp_path / f"{name}_{hook}.py"
+    path.write_text(PLUGIN.format(name=name, hook=hook))
+    return str(path)
+
+
+def test_every_kind_has_a_built_in() -> None:
+    registry = Registry()
+    assert all(registry.names(kind) for kind in KINDS)
+    hooks = [name for name in vars(hookspecs) if name.startswith(("register_", "step_"))]
+    assert len(hooks) == 10
+
+
+def test_a_file_is_a_plugin(tmp_path: Path) -> None:
+    registry = Registry([plugin(tmp_path)])
+    assert "scale" in registry.get("merger", "own").parameters
+
+
+def test_a_built_in_can_be_left_out() -> None:
+    assert "ties" in Registry().names("merger")
+    assert "ties" not in Registry(["no:mergers"]).names("merger")
+
+
+def test_observers_see_steps(tmp_path: Path) -> None:
+    path = tmp_path / "observer.py"
+    path.write_text(
+        "from mixmerge import hookimpl\nseen = []\n@hookimpl\ndef step_started(step):\n    seen.append(step)\n"
+    )
+    registry = Registry([str(path)])
+    registry.hooks.step_started(step="a step")
+    import sys
+
+    assert sys.modules["mixmerge_plugin_observer"].seen == ["a step"]
+
+
+def test_a_misspelt_hook_names_the_plugin(tmp_path: Path) -> None:
+    path = plugin(tmp_path, hook="register_merger")
+    with pytest.raises(
+        PluginError, match=r"(?s)plugin '.*own_register_merger.py': 'register_merger' is no hook"
+    ) as caught:
+        Registry([path])
+    assert caught.value.hint == "did you mean 'register_mergers'?"
+
+
+def test_a_name_that_is_taken_names_both(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match=r"the merger name 'ties' is taken by plugin 'mergers'"):
+        Registry([plugin(tmp_path, name="ties")])
+
+
+def test_a_plugin_that_does_not_import(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import nothing_of_this_name\n")
+    with pytest.raises(
+        PluginError, match="does not import: ModuleNotFoundError: No module named 'nothing_of_this_name'"
+    ):
+        Registry([str(path)])
+
+
+@pytest.mark.parametrize("name", ["./missing.py", "no:nothing", "no_such_module_anywhere"])
+def test_a_plugin_that_is_not_there(name: str) -> None:
+    with pytest.raises(PluginError, match=r"missing|nothing|no_such_module"):
+        Registry([name])
+
+
+def test_an_unknown_name_suggests() -> None:
+    with pytest.raises(PluginError) as caught:
+        Registry().get("merger", "linaer")
+    assert caught.value.hint == "did you mean 'linear'?"

@@ -1,0 +1,205 @@
+"""Whole runs through the command line, with real workers: resume, failure, kill, keep, payloads that were dropped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TOY
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run(mixmerge: Cli, recipe: Path, *extra: object, **more: object) -> subprocess.CompletedProcess[str]:
+    return mixmerge("-p", TOY, "recipe", recipe, *extra, **more)
+
+
+def rows(mixmerge: Cli, recipe: Path, *extra: object) -> list[dict[str, object]]:
+    done = mixmerge("-p", TOY, "report", recipe, "--json", *extra)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, object]] = json.loads(done.stdout)
+    return found
+
+
+def edit(recipe: Path, old: str, new: str) -> None:
+    text = recipe.read_text()
+    assert old in text
+    recipe.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Callable[..., Path]) -> Path:
+    """The folder of one finished toy run, for tests that only look."""
+    import conftest
+
+    folder = tmp_path_factory.mktemp("finished")
+    for name in ("gen", "sum"):
+        lines = [json.dumps({"question": f"{name} question {i}", "reply": f"{name} reply {i}"}) for i in range(20)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    (folder / "toy.yaml").write_text(conftest.TOY_RECIPE.format(base=tiny_model_dir(seed=0), folder=folder))
+    command = [sys.executable, "-m", "mixmerge", "-p", str(TOY), "recipe", "toy.yaml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_ends_with_the_path_of_its_report(finished: Path, mixmerge: Cli) -> None:
+    done = run(mixmerge, finished / "toy.yaml", "--out", finished / "runs")
+    assert done.returncode == 0, done.stderr
+    report = Path(done.stdout.splitlines()[-1])
+    assert (report / "report.md").is_file()
+    assert "nothing to do" in done.stderr
+
+
+def test_results_hold_every_model_on_every_task(finished: Path, mixmerge: Cli) -> None:
+    found = rows(mixmerge, finished / "toy.yaml", "--out", finished / "runs")
+    assert {"model", "kind", "task", "metric", "value", "stderr", "n"} <= set(found[0])
+    tasks_of: dict[str, set[str]] = {}
+    for row in found:
+        tasks_of.setdefault(str(row["model"]), set()).add(str(row["task"]))
+    everything = {"gen_dev", "sum_dev", "gen_test", "sum_test"}
+    assert all(tasks_of[name] == everything for name in ("base", "gen_expert", "sum_expert", "mixed"))
+    assert len(tasks_of) == 4 + 6
+    with_test = [
+        name
+        for name, tasks in tasks_of.items()
+        if name not in ("base", "gen_expert", "sum_expert", "mixed") and "gen_test" in tasks
+    ]
+    assert sorted(name.split()[0] for name in with_test) == ["linear", "ties"]
+
+
+def test_the_winner_is_kept_whole(finished: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (kept,) = (finished / "runs" / "toy" / "models").iterdir()
+    assert (kept / "README.md").read_text().startswith("---\n")
+    AutoModelForCausalLM.from_pretrained(kept)
+    assert AutoTokenizer.from_pretrained(kept)("write a function")["input_ids"]
+
+
+def test_a_second_run_trains_nothing_and_a_changed_recipe_only_what_changed(
+    toy_recipe: Path, mixmerge: Cli, tmp_path: Path
+) -> None:
+    counter = tmp_path / "counter"
+    env = {"TOY_COUNTER": str(counter)}
+    assert run(mixmerge, toy_recipe, env=env).returncode == 0
+    assert counter.read_text().count("train") == 3
+    assert run(mixmerge, toy_recipe, env=env).returncode == 0
+    assert counter.read_text().count("train") == 3
+    edit(toy_recipe, "step: 0.1", "step: 0.2")
+    assert run(mixmerge, toy_recipe, env=env).returncode == 0
+    assert counter.read_text().count("train") == 4
+
+
+def test_a_payload_that_was_dropped_is_made_again_only_when_it_is_needed(
+    toy_recipe: Path, mixmerge: Cli, tmp_path: Path
+) -> None:
+    assert run(mixmerge, toy_recipe).returncode == 0
+    before = rows(mixmerge, toy_recipe)
+    for weights in (tmp_path / "runs" / "store" / "steps").glob("*/out/model.safetensors"):
+        weights.unlink()
+    edit(toy_recipe, "[0.7, 0.3]", "[0.8, 0.2]")
+    done = run(mixmerge, toy_recipe)
+    assert done.returncode == 0, done.stderr
+    after = rows(mixmerge, toy_recipe)
+    assert [row for row in after if row["model"] == "linear 0.5/0.5"] == [
+        row for row in before if row["model"] == "linear 0.5/0.5"
+    ]
+
+
+def test_a_failed_step_keeps_its_log_and_the_rest_goes_on(toy_recipe: Path, mixmerge: Cli) -> None:
+    edit(toy_recipe, "trainer: {toy_train: {step: 0.1}}", "trainer: {toy_train: {step: 0.1, fail: true}}")
+    done = run(mixmerge, toy_recipe)
+    assert done.returncode == 1
+    assert "train sum_expert failed: loss is nan at step 3" in done.stderr
+    assert "Traceback" not in done.stderr
+    log = Path(done.stderr.split("log: ")[1].splitlines()[0])
+    assert "loss is nan at step 3" in log.read_text()
+    assert {"gen_expert", "mixed"} <= {str(row["model"]) for row in rows(mixmerge, toy_recipe)}
+    edit(toy_recipe, ", fail: true", "")
+    assert run(mixmerge, toy_recipe).returncode == 0
+
+
+def test_a_recipe_may_start_from_experts_that_exist(
+    toy_recipe: Path, mixmerge: Cli, tiny_model_dir: Callable[..., Path]
+) -> None:
+    text = toy_recipe.read_text()
+    start, end = text.index("data:"), text.index("merge:")
+    models = f"models:\n  gen_expert: {{model: {tiny_model_dir(seed=1)}}}\n  sum_expert: {{model: {tiny_model_dir(seed=2)}}}\n"
+    toy_recipe.write_text(text[:start] + models + text[end:])
+    done = run(mixmerge, toy_recipe)
+    assert done.returncode == 0, done.stderr
+    assert {row["kind"] for row in rows(mixmerge, toy_recipe)} == {"base", "expert", "merge"}
+
+
+def test_an_expert_that_does_not_fit_is_named(
+    toy_recipe: Path, mixmerge: Cli, tiny_model_dir: Callable[..., Path]
+) -> None:
+    edit(toy_recipe, "train:\n", f"models:\n  other: {{model: {tiny_model_dir(layers=3)}}}\ntrain:\n")
+    edit(toy_recipe, "[gen_expert, sum_expert]", "[gen_expert, other]")
+    done = run(mixmerge, toy_recipe)
+    assert done.returncode == 1
+    assert "layers.2" in done.stderr
+
+
+@pytest.mark.parametrize("after_s", [1.5, 4.0, 7.0])
+def test_kill_9_at_any_moment_then_the_same_command(
+    toy_recipe: Path, mixmerge: Cli, tmp_path: Path, after_s: float
+) -> None:
+    """The same results as a run that nobody killed, and no process left behind."""
+    edit(toy_recipe, "trainer: {toy_train: {step: 0.05}}", "trainer: {toy_train: {step: 0.05, sleep_s: 1.0}}")
+    command = [sys.executable, "-m", "mixmerge", "-p", str(TOY), "recipe", str(toy_recipe)]
+    killed = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    time.sleep(after_s)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    time.sleep(0.5)
+    assert not _workers(tmp_path)
+    done = run(mixmerge, toy_recipe)
+    assert done.returncode == 0, done.stderr
+    assert run(mixmerge, toy_recipe, "--out", tmp_path / "other").returncode == 0
+    assert rows(mixmerge, toy_recipe) == rows(mixmerge, toy_recipe, "--out", tmp_path / "other")
+
+
+def _workers(folder: Path) -> list[str]:
+    """Command lines of workers on a store below `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = process.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if " worker " in text and str(folder) in text:
+            found.append(text)
+    return found
+
+
+def test_a_search_asks_for_more_points_when_it_has_seen_scores(toy_recipe: Path, mixmerge: Cli) -> None:
+    edit(toy_recipe, "[[0.3, 0.7], [0.5, 0.5], [0.7, 0.3]]", str([[w / 10, 1 - w / 10] for w in range(1, 10)]))
+    edit(toy_recipe, "    sweep:", "    strategy: {refine: {points: 8}}\n    sweep:")
+    done = run(mixmerge, toy_recipe)
+    assert done.returncode == 0, done.stderr
+    merges = {row["model"] for row in rows(mixmerge, toy_recipe) if row["kind"] == "merge"}
+    assert len(merges) == 8
+
+
+def test_an_executor_is_chosen_on_the_command_line(toy_recipe: Path, mixmerge: Cli) -> None:
+    done = run(mixmerge, toy_recipe, "--executor", "local: {workers: 1, threads: 1}")
+    assert done.returncode == 0, done.stderr
+    wrong = run(mixmerge, toy_recipe, "--executor", "local: {worker: 1}")
+    assert "unknown parameter 'worker'" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_results(toy_recipe: Path, mixmerge: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    done = run(mixmerge, toy_recipe, "--executor", "ray", "--out", tmp_path / "ray")
+    assert done.returncode == 0, done.stderr
+    assert run(mixmerge, toy_recipe).returncode == 0
+    assert rows(mixmerge, toy_recipe) == rows(mixmerge, toy_recipe, "--out", tmp_path / "ray")
