@@ -87,7 +87,7 @@ class Registry:
 
     def _collect(self) -> None:
         for kind, hook in _HOOK_OF.items():
-            for implementation in reversed(getattr(self.hooks, hook).get_hookimpls()):
+            for implementation in getattr(self.hooks, hook).get_hookimpls():
                 for component in implementation.function():
                     self._add(kind, component, implementation.plugin_name)
 

@@ -131,7 +131,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure about weights: `metric` of `diagnostic` over the tensors of `group` (such as "layer 3", "embeddings",
+    """One figure about weights: `metric` of `diagnostic` over the tensors of `group` ("layer 3", "layers", "embeddings",
     "head", "norm", "all"), about one model or a pair of them."""
 
     diagnostic: str

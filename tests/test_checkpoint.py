@@ -295,6 +295,15 @@ def test_a_merger_that_breaks_its_contract_is_named(
         list(checkpoint.tensors(derived(*trio, merge=merge)))
 
 
+def test_a_prepare_that_breaks_its_contract_is_named(trio: tuple[Path, ...]) -> None:
+    model = derived(*trio, prepare=lambda t: t.deltas.mul_(2), prepare_key="k")
+    with pytest.raises(CheckpointError, match="the first part of merge method average changed its input in place"):
+        list(checkpoint.tensors(model))
+    model = derived(*trio, prepare=lambda t: t.deltas[0], prepare_key="k")
+    with pytest.raises(CheckpointError, match=r"gave shape \(6, 4\) for model.embed_tokens.weight, not \(2, 6, 4\)"):
+        list(checkpoint.tensors(model))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_names_tensor_and_model(tmp_path: Path, value: float) -> None:
     base = make(tmp_path / "base")
@@ -475,6 +484,31 @@ def test_write_leaves_nothing_when_it_fails(trio: tuple[Path, ...], tmp_path: Pa
         checkpoint.write(derived(*trio), folder / "taken")
     with pytest.raises(CheckpointError, match="unknown dtype 'int8'"):
         checkpoint.write(derived(*trio), folder / "out", dtype="int8")
+
+
+def test_what_a_killed_write_left_is_replaced(trio: tuple[Path, ...], tmp_path: Path) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from mixmerge import Checkpoint, checkpoint
+from mixmerge.types import Derivation
+
+def merge(t):
+    if t.name.startswith("model.norm"):  # the last of the four
+        os.kill(os.getpid(), 9)
+    return t.base
+
+base, out = (Path(argument) for argument in sys.argv[1:])
+model = Checkpoint("base", base, "base")
+checkpoint.write(Checkpoint("m", base, "m", Derivation(model, (model,), (1.0,), 0, merge)), out)
+"""
+    out = tmp_path / "outs" / "out"
+    killed = subprocess.run([sys.executable, "-c", code, str(trio[0]), str(out)])
+    assert killed.returncode == -9
+    assert [path.name for path in out.parent.iterdir()] == [".out.partial"]
+    found = checkpoint.write(derived(*trio), out)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert found == checkpoint.digest(stored(out))
 
 
 def test_a_full_disk_is_said_before_anything_is_written(

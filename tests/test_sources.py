@@ -20,7 +20,16 @@ from pathlib import Path
 import pytest
 
 from mixmerge import SourceError
-from mixmerge.sources import DataSpec, data_pins, docstrings, list_pipelines, load_rows, model_pins, resolve_model
+from mixmerge.sources import (
+    DataSpec,
+    data_pins,
+    docstrings,
+    installed,
+    list_pipelines,
+    load_rows,
+    model_pins,
+    resolve_model,
+)
 from mixmerge.sources.columns import Template
 from mixmerge.sources.gguf_conversion import name_of
 
@@ -323,7 +332,7 @@ def test_summary_of_undoes_the_completion() -> None:
 
 
 def test_standard_library_splits() -> None:
-    test, dev = docstrings.stdlib_pairs("test"), docstrings.stdlib_pairs("dev")
+    test, dev = installed.stdlib_pairs("test"), installed.stdlib_pairs("dev")
     assert (len(test), len(dev)) == (80, 40)
     assert len({pair.id for pair in (*test, *dev)}) == 120
     assert len({pair.docstring.lower() for pair in (*test, *dev)}) == 120
@@ -341,7 +350,7 @@ def test_standard_library_splits() -> None:
 
 def test_packages_lose_what_is_near_the_held_out_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package made of a copy, a renamed copy, a reworded copy of held-out functions, and one function of its own."""
-    first, second, third = docstrings.stdlib_pairs("test")[:3]
+    first, second, third = installed.stdlib_pairs("test")[:3]
 
     def function(code: str, docstring: str) -> str:
         head, body = ast.parse(code).body[0], textwrap.indent(repr(docstring), "    ")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mixmerge.sources import DataSpec, docstrings, list_pipelines, load_rows
+from mixmerge.sources import DataSpec, installed, list_pipelines, load_rows
 
 TASKS = Path(__file__).parent.parent / "tasks"
 ENDINGS = ("", "_dev")
@@ -224,7 +224,7 @@ def test_prompt_and_completion_meet_between_tokens(kind: str) -> None:
     from tokenizers.pre_tokenizers import ByteLevel
 
     split = ByteLevel(add_prefix_space=False).pre_tokenize_str
-    items = list_pipelines.problems("train") if kind == "pipelines" else docstrings.stdlib_pairs("test")
+    items = list_pipelines.problems("train") if kind == "pipelines" else installed.stdlib_pairs("test")
     for item in items:
         prompt, whole = split(item.prompt), split(item.prompt + item.completion)
         assert whole[: len(prompt)] == prompt

@@ -10,7 +10,8 @@ layer_of                      "layer 3", "embeddings", "head", "norm", "other"
 
 from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of
 from .measure import Observer, measure
-from .stream import merged, pour, stacks, tensors
+from .pour import pour
+from .stream import merged, stacks, tensors
 from .write import digest, write, write_many
 
 __all__ = [

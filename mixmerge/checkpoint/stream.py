@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CheckpointError
 from ..types import Checkpoint, Derivation, TensorStack
+from .dtypes import dtype_name, torch_dtype
 from .layout import FLOATS, Layout, TensorInfo, inspect
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
 def tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
@@ -51,40 +51,6 @@ def merged(derivations: Sequence[Derivation]) -> Iterator[tuple[str, list[Tensor
     for name in family.inputs.names:
         found = dict(family.combine(name))
         yield name, [found[index] for index in range(len(derivations))]
-
-
-def pour(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Replace the weights of a loaded model in place, in the model's dtype and on its devices, tensor by tensor.
-
-    Tied parameters are filled once. Raises CheckpointError when a parameter of the model gets no value, or a tensor
-    finds no place in the model.
-    """
-    import torch
-
-    reader = open_checkpoint(checkpoint)
-    slots = _slots(model)
-    prefix = getattr(model, "base_model_prefix", "")
-    filled: set[int] = set()
-    unknown: list[str] = []
-    with torch.no_grad():
-        for name in reader.names:
-            slot = _find(name, slots, prefix)
-            if slot is None:
-                unknown += [] if _ignorable(name, model) else [name]
-                continue
-            tensor = reader.get(name)
-            if slot.shape != tensor.shape:
-                raise CheckpointError(f"{checkpoint.name}: {name} is {tuple(tensor.shape)}, not {tuple(slot.shape)}")
-            slot.copy_(tensor)
-            filled.add(id(slot))
-    missing = [name for name, parameter in model.named_parameters() if id(parameter) not in filled]
-    if unknown or missing:
-        raise CheckpointError(
-            f"{checkpoint.name}: does not fit the loaded {type(model).__name__}"
-            + (f"; tensors without a place: {', '.join(unknown[:5])}" if unknown else "")
-            + (f"; parameters without a value: {', '.join(missing[:5])}" if missing else ""),
-            hint="load the model from the checkpoint's own directory before pouring",
-        )
 
 
 class Reader(Protocol):
@@ -219,7 +185,7 @@ class Family:
             for position, index in enumerate(indices):
                 derivation = self.derivations[index]
                 if position == 0 and derivation.prepare:
-                    shared = shared.with_deltas(derivation.prepare(shared))
+                    shared = shared.with_deltas(_prepare(derivation, shared))
                 weights = torch.tensor(derivation.weights, dtype=torch.float32).reshape(plain.weights.shape)
                 yield index, _merge(derivation, replace(shared, weights=weights))
             del shared
@@ -253,17 +219,29 @@ def by_family(checkpoints: Sequence[Checkpoint]) -> dict[tuple[str, ...], list[i
     return found
 
 
+def _prepare(derivation: Derivation, stack: TensorStack) -> Tensor:
+    assert derivation.prepare is not None
+    return _checked(derivation.prepare, stack, stack.deltas.shape, f"the first part of {_method(derivation)}")
+
+
 def _merge(derivation: Derivation, stack: TensorStack) -> Tensor:
+    result = _checked(derivation.merge, stack, stack.base.shape, _method(derivation))
+    require_finite(result, stack.name, _method(derivation))
+    return result
+
+
+def _method(derivation: Derivation) -> str:
+    return f"merge method {derivation.method or 'without a name'}"
+
+
+def _checked(function: Callable[[TensorStack], Tensor], stack: TensorStack, shape: Sequence[int], what: str) -> Tensor:
+    """Call a part of a merger; other points of a sweep see the same stack, so it must stay as it is."""
     before = (stack.base._version, stack.deltas._version)
-    result = derivation.merge(stack)
-    what = f"merge method {derivation.method or 'without a name'}"
+    result = function(stack)
     if (stack.base._version, stack.deltas._version) != before:
         raise CheckpointError(f"{what} changed its input in place at {stack.name}", hint="use x * y and not x.mul_(y)")
-    if result.shape != stack.base.shape:
-        raise CheckpointError(
-            f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(stack.base.shape)}"
-        )
-    require_finite(result, stack.name, what)
+    if result.shape != shape:
+        raise CheckpointError(f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(shape)}")
     return result
 
 
@@ -278,57 +256,3 @@ def require_finite(tensor: Tensor, name: str, model: str) -> None:
             f"{model}: {count} of {tensor.numel()} values of {name} are NaN or infinite",
             hint="a training run that diverged, a broken file, or weights of a merge that sum to zero",
         )
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """The torch dtype for safetensors' spelling of it."""
-    import torch
-
-    dtype: torch.dtype = _dtypes(torch)[name]
-    return dtype
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """safetensors' spelling of a torch dtype."""
-    import torch
-
-    return next(name for name, known in _dtypes(torch).items() if known == dtype)
-
-
-def _dtypes(torch: Any) -> dict[str, Any]:
-    return {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-    }
-
-
-def _slots(model: nn.Module) -> dict[str, Tensor]:
-    slots: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
-    slots.update(model.named_parameters(remove_duplicate=False))
-    return slots
-
-
-def _find(name: str, slots: dict[str, Tensor], prefix: str) -> Tensor | None:
-    """A tensor's place in the model; files of GPT-2 and others leave out the prefix that the model has, or add it."""
-    for candidate in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")):
-        if candidate in slots:
-            return slots[candidate]
-    return None
-
-
-def _ignorable(name: str, model: nn.Module) -> bool:
-    """Buffers that older files hold and the model computes: causal masks, rotary frequencies."""
-    import re
-
-    known = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-    if any(re.search(pattern, name) for pattern in known):
-        return True
-    return name.endswith((".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias"))

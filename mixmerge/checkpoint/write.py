@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, StoreError
 from ..types import Checkpoint
+from .dtypes import dtype_name, torch_dtype
 from .layout import FLOATS, INDEX, WEIGHTS
-from .stream import Family, Reader, Stored, by_family, dtype_name, open_checkpoint, torch_dtype
+from .stream import Family, Reader, Stored, by_family, open_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,10 +186,11 @@ def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_s
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already", hint="give a new directory")
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    folder = out.with_name(f".{out.name}.partial")
     output = None
     try:
-        folder.chmod(0o755)  # mkdtemp's 0o700 would hide an exported model from everyone else
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
+        folder.mkdir()
         _copy_beside(checkpoint.path, folder, plan)
         output = _Output(folder, plan, max_shard_bytes)
         yield output

@@ -48,7 +48,7 @@ def load(path: Path, tokenizer: Any, max_length: int) -> tuple[Any, Counts]:
                 kept["input_ids"].append(tokens)
                 kept["labels"].append(labels)
         chunks.append(datasets.Dataset.from_dict(kept, features=features))
-    return datasets.concatenate_datasets(chunks), counts
+    return datasets.concatenate_datasets(chunks) if chunks else datasets.Dataset.from_dict({}), counts
 
 
 def _chunks(path: Path) -> Iterator[list[dict[str, Any]]]:
@@ -72,14 +72,13 @@ def _texts(row: dict[str, Any], tokenizer: Any) -> tuple[str, str]:
     asked = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     whole = tokenizer.apply_chat_template([*prompt, answer], tokenize=False)
     # Some templates render the start of an answer otherwise than their generation prompt (an empty thought, say).
-    shared = os.path.commonprefix([asked, whole])
+    shared = os.path.commonprefix([asked, whole])  # noqa: RUF071 (texts, not paths)
     return shared, whole[len(shared) :]
 
 
 def _beginning(tokenizer: Any) -> list[int]:
-    """The tokens that the tokenizer puts before a text of its own accord, such as a begin-of-sequence token."""
-    ids: list[int] = tokenizer("")["input_ids"]
-    return [] if ids == [tokenizer.eos_token_id] != [tokenizer.bos_token_id] else ids
+    """The begin-of-sequence token, where the tokenizer puts it before a text of its own accord."""
+    return [id for id in tokenizer("")["input_ids"] if id == tokenizer.bos_token_id]
 
 
 def _ended(completion: Sequence[int], end: int) -> list[int]:

@@ -82,7 +82,7 @@ def mergekit(t: TensorStack, /, *, method: str, options: dict[str, Any] = {}, wi
             )
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"mergekit {method} at {t.name}: {error}",
+            f"mergekit {method}, {t.name}: {error}",
             hint=f"{len(t.experts)} experts, with_base: {str(with_base).lower()}; see `mixmerge show mergekit`",
         ) from error
     return merged

@@ -158,7 +158,14 @@ def _within(*, density: float, epsilon: float, **_: object) -> str:
     return f"density ± epsilon must lie in (0, 1), not {low:g} to {high:g}"
 
 
-@merger(name="della", version="1", source="arXiv:2406.11617, section 3; mergekit `della`", prepare=prune, check=_within)
+@merger(
+    name="della",
+    version="1",
+    source="arXiv:2406.11617, section 3; mergekit `della`",
+    prepare=prune,
+    check=_within,
+    files=config_file,
+)
 def della(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Tensor:
     """DELLA: drop values at random, small ones more often, rescale, elect a sign, average what agrees with it.
 

@@ -232,15 +232,15 @@ def main(job_file: str) -> None:
 
 
 def _options(devices: int) -> list[str]:
-    """How to launch without a configuration of the user's own: one process per device, none more than there are."""
-    common = ["--num_machines", "1", "--dynamo_backend", "no", "--mixed_precision", "no"]
+    """How to launch without a configuration of the user's own: one process per GPU, one when there is none."""
+    common = ["--num_machines", "1", "--dynamo_backend", "no", "--mixed_precision", "no"]  # the worker says which
     if devices == 0:
         return ["--cpu", "--num_processes", "1", *common]
     if devices == 1:
         return ["--num_processes", "1", *common]
-    sharded = ["--use_fsdp", "--fsdp_version", "1", "--fsdp_sharding_strategy", "FULL_SHARD"]
-    whole = ["--fsdp_state_dict_type", "FULL_STATE_DICT", "--fsdp_use_orig_params", "true"]
-    wrap = ["--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--fsdp_sync_module_states", "true"]
+    sharded = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_reshard_after_forward", "true"]
+    whole = ["--fsdp_state_dict_type", "FULL_STATE_DICT", "--fsdp_cpu_ram_efficient_loading", "true"]
+    wrap = ["--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"]
     return ["--num_processes", str(devices), *common, *sharded, *whole, *wrap]
 
 

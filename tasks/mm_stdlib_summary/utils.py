@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from mixmerge.sources import docstrings
+from mixmerge.sources import docstrings, installed
 
 CONSTANT = "Return a copy of the options."
 """The trivial baseline: one sentence for every function. Of the docstrings of the quickstart's training packages it had
@@ -21,7 +21,7 @@ def dataset(**_: Any) -> dict[str, Any]:
     """Both held-out splits of the running Python's standard library. Ignores the metadata."""
     from datasets import Dataset
 
-    return {split: Dataset.from_list([_doc(p) for p in docstrings.stdlib_pairs(split)]) for split in ("test", "dev")}
+    return {split: Dataset.from_list([_doc(p) for p in installed.stdlib_pairs(split)]) for split in ("test", "dev")}
 
 
 def _doc(pair: docstrings.Pair) -> dict[str, str]:

@@ -24,7 +24,7 @@ from report_fixture import GEN, LAYERS, REPORT_ON, SUM, make_results
 from mixmerge import Advice, Measurement, Model, Results, Row
 from mixmerge.components import Component
 from mixmerge.plugins import reporters
-from mixmerge.plugins.reporters import content, drawing, figures, origin, words
+from mixmerge.plugins.reporters import content, drawing, figures, merges, origin, words
 from mixmerge.plugins.reporters.tex import tex
 from mixmerge.results import best_expert, find_row, gain_kept
 
@@ -166,8 +166,8 @@ def test_table_shows_values_with_error_count_and_change(results: Results) -> Non
     assert entry.count == f"{row.k} of 80"
     change = float(entry.change.replace("\N{MINUS SIGN}", "-").split("\N{NO-BREAK SPACE}")[0])
     assert change == pytest.approx(100 * (row.value / expert.value - 1), abs=0.051)
-    assert [head.unit for head in sheet.heads] == ["% solved", "bits per byte", "0–100", "0–100"]
-    assert [head.arrow for head in sheet.heads] == ["↑", "↓", "↑", "↑"]
+    assert [head.unit for head in sheet.heads] == ["% solved", "0–100", "0–100", "bits per byte", "bits per byte"]
+    assert [head.arrow for head in sheet.heads] == ["↑", "↑", "↑", "↓", "↓"]
 
 
 def test_only_single_models_are_best(results: Results) -> None:
@@ -181,9 +181,22 @@ def test_only_single_models_are_best(results: Results) -> None:
     assert [line.line.model for line in sheet.lines if line.line.winner] == list(results.winners.values())
 
 
+def test_tasks_beside_have_no_part_in_the_average(results: Results) -> None:
+    sheet = content.sheet(results)
+    assert sheet.beside == results.also_on
+    primary = [index for index, head in enumerate(sheet.heads) if head.primary and head.task in REPORT_ON]
+    for line in sheet.lines:
+        cells = [line.line.cells[index] for index in primary]
+        if all(cells):
+            assert line.line.average == pytest.approx(sum(cell.change for cell in cells if cell) / 2)
+    alone = content.sheet(replace(results, also_on=()))
+    assert [line.average for line in alone.lines] == [line.average for line in sheet.lines]
+    assert {task for kept in merges.gains(results, sheet.lines) for task, _, _ in kept.shares} == set(REPORT_ON)
+
+
 def test_gain_kept_by_hand(results: Results) -> None:
     sheet = content.sheet(results)
-    mixed = next(kept for kept in content.gains(results, sheet.lines) if kept.name == "mixed")
+    mixed = next(kept for kept in merges.gains(results, sheet.lines) if kept.name == "mixed")
     for task, share, error in mixed.shares:
         names = ("mixed", "base", {GEN: "gen_expert", SUM: "sum_expert"}[task])
         model, base, expert = (find_row(results.rows, name, task) for name in names)
@@ -196,6 +209,17 @@ def test_gain_kept_by_hand(results: Results) -> None:
         assert error == pytest.approx(model.stderr / (expert.value - base.value))
         assert share == gain_kept(results, "mixed", task)
     assert mixed.worst == min(share for _, share, _ in mixed.shares)
+
+
+def test_a_task_without_a_gain_is_said(results: Results, tmp_path: Path) -> None:
+    """Where the base is as good as any expert there is no gain to keep, and the page says so."""
+    rows = [replace(row, value=99.0) if (row.model, row.task) == ("base", SUM) else row for row in results.rows]
+    flat = replace(results, rows=rows)
+    assert merges.gained(results) == REPORT_ON
+    assert merges.gained(flat) == (GEN,)
+    (index, *_) = reporters.html.function(flat, tmp_path, files=False)
+    text = Page(index.read_text(encoding="utf-8")).text
+    assert f"gain over the base on {GEN}. On the other tasks no expert beats the base" in text
 
 
 def test_references_warnings_and_notes_are_shown(page: str, results: Results) -> None:
@@ -228,7 +252,16 @@ def test_recipe_and_names_cannot_inject_markup(page: str, results: Results, tmp_
 
 def test_diagnostics_keep_embeddings_and_head_apart(page: str) -> None:
     text = Page(page).text
-    for word in ("embeddings", "head", "layers, mean", "Sign agreement", "Fraction changed", "gen_expert × sum_expert"):
+    for word in (
+        "embeddings",
+        "head",
+        "layers, mean",
+        "layers as one",
+        "whole model",
+        "Sign agreement",
+        "Fraction changed",
+        "gen_expert × sum_expert",
+    ):
         assert word in text.replace("\u200b", "")
 
 
@@ -302,8 +335,8 @@ def test_figures_are_files_with_their_numbers(out: Path, results: Results) -> No
 
 
 def test_figure_two_leaves_the_mixture_to_figure_four_without_merges(results: Results) -> None:
-    merges = {model.name for model in results.models if model.kind == "merge"}
-    bare = replace(results, measurements=[one for one in results.measurements if not merges & {*one.models}])
+    merged = {model.name for model in results.models if model.kind == "merge"}
+    bare = replace(results, measurements=[one for one in results.measurements if not merged & {*one.models}])
     shown = {one.number: one for one in figures.all_figures(bare, content.sheet(bare))}
     assert [curve.label for curve in shown["Fig. 2"].curves] == ["gen_expert", "sum_expert"]
     assert [curve.label for curve in shown["Fig. 4"].curves] == ["gen_expert", "sum_expert", "mixed"]
@@ -380,7 +413,7 @@ def test_latex_escapes_and_balances(out: Path) -> None:
     assert not re.search(r"(?<!\\)[_%#]", body)
     assert re.sub(r"\\[{}]", "", body).count("{") == re.sub(r"\\[{}]", "", body).count("}")
     lines = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {3}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {5}
     assert body.isascii()
     assert tex(r"a_b 5% {x} \y ~^") == (r"a\_b 5\% \{x\} \textbackslash{}y \textasciitilde{}\textasciicircum{}")
 
@@ -428,6 +461,7 @@ def test_numbers_as_people_write_them() -> None:
     assert [words.significant(value) for value in (1.0, 0.04214, 123.4)] == ["1.00", "0.0421", "123"]
     assert [words.duration(value) for value in (0.42, 41, 485, 12_000)] == ["0.4 s", "41 s", "8 min 5 s", "3 h 20 min"]
     assert [words.size(value) for value in (12, 2048, 3 * 2**30)] == ["12 B", "2.0 KiB", "3.0 GiB"]
+    assert [words.figure(value) for value in (True, None, "text", 2)] == ["yes", "none", "text", "2"]
     assert words.listing(["a", "b", "c"]) == "a, b and c"
 
 
@@ -442,6 +476,9 @@ def test_metrics_say_their_unit() -> None:
 def test_sentences_keep_the_names_of_models(results: Results) -> None:
     assert content.sentence(results, "merge: linear 0.5/0.5 wins", "merge") == "linear 0.5/0.5 wins."
     assert content.sentence(results, "mean change is small") == "Mean change is small."
+    signs = content.sentence(results, "a drop of -2.6 % to -1 (n = 80, p < 0.1), layer-3")
+    nbsp = "\N{NO-BREAK SPACE}"
+    assert signs == f"A drop of −2.6{nbsp}% to −1 (n{nbsp}={nbsp}80, p{nbsp}<{nbsp}0.1), layer-3."
     assert content.sentence(results, "gen_expert is better!") == "gen_expert is better!"
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from mixmerge import Model, Record, Results, Row
+from mixmerge import Record, Results
 from mixmerge.results import (
     EXPERTS,
     Cell,
     Column,
     Line,
-    best_by_method,
+    Table,
     experts_of,
-    gain_kept,
-    objective,
     primary_metric,
     table,
 )
@@ -69,9 +67,10 @@ class Entries:
 
 @dataclass(frozen=True)
 class Sheet:
-    """The main table: `tasks` in order with the number of their columns."""
+    """The main table: `tasks` in order with the number of their columns; those in `beside` decide nothing."""
 
     tasks: tuple[tuple[str, int], ...]
+    beside: tuple[str, ...]
     heads: tuple[Head, ...]
     lines: tuple[Entries, ...]
     counted: bool
@@ -84,7 +83,7 @@ def compared_on(results: Results) -> tuple[str, ...]:
 
 def sheet(results: Results, *, primary_only: bool = False) -> Sheet:
     """The table in the paper's layout with every number as text."""
-    found = table(results, compared_on(results))
+    found = _table(results)
     kept = [index for index, column in enumerate(found.columns) if column.primary or not primary_only]
     heads = tuple(head(results, found.columns[index]) for index in kept)
     heads = tuple(
@@ -101,7 +100,25 @@ def sheet(results: Results, *, primary_only: bool = False) -> Sheet:
     names = [one.task for one in heads]
     tasks = tuple((task, names.count(task)) for task in dict.fromkeys(names))
     counted = any(entry and "of" in entry.count for line in lines for entry in line.cells)
-    return Sheet(tasks, heads, tuple(lines), counted)
+    beside = tuple(task for task in results.also_on if task not in compared_on(results))
+    return Sheet(tasks, beside, heads, tuple(lines), counted)
+
+
+def _table(results: Results) -> Table:
+    """`also_on` adds columns, and has no part in the average."""
+    decisive = table(results, compared_on(results))
+    beside = tuple(task for task in results.also_on if task not in compared_on(results))
+    if not beside:
+        return decisive
+    averages = {line.model: line for line in decisive.lines}
+    wide = table(results, (*compared_on(results), *beside))
+    return replace(wide, lines=tuple(_with_average(line, averages.get(line.model)) for line in wide.lines))
+
+
+def _with_average(line: Line, of: Line | None) -> Line:
+    if of is None:
+        return replace(line, average=None, versus=None, best=False, near_best=False)
+    return replace(line, average=of.average, versus=of.versus, best=of.best, near_best=of.near_best)
 
 
 def head(results: Results, column: Column) -> Head:
@@ -182,102 +199,6 @@ def _own_tasks(results: Results) -> Iterator[Column]:
             yield Column(task, metric, True, True, name)
 
 
-@dataclass(frozen=True)
-class Kept:
-    """How much of each expert's gain a model keeps: 1.0 is all of it. `error` is the model's own standard error on the
-    same scale."""
-
-    name: str
-    kind: str
-    shares: tuple[tuple[str, float, float | None], ...]
-
-    @property
-    def worst(self) -> float:
-        return min((share for _, share, _ in self.shares), default=math.nan)
-
-    def text(self, task: str) -> str:
-        """The share on `task` in percent, with its standard error."""
-        for name, share, error in self.shares:
-            if name == task:
-                shown = f" ± {words.number(100 * error, 0)}" if error is not None else ""
-                return f"{words.number(100 * share, 0)}{shown}"
-        return "–"
-
-
-def gains(results: Results, lines: Sequence[Entries]) -> tuple[Kept, ...]:
-    """One `Kept` for the mixtures and the merges of the table that have a share on every task with a gain."""
-    found = []
-    for entries in lines:
-        line = entries.line
-        if line.kind not in ("mixture", "merge", "model"):
-            continue
-        shares = [(task, gain_kept(results, line.model, task)) for task in compared_on(results)]
-        known = tuple(
-            (task, share, _share_error(results, line.model, task, share)) for task, share in shares if share is not None
-        )
-        if known:
-            found.append(Kept(entries.name, line.kind, known))
-    return tuple(found)
-
-
-def _share_error(results: Results, model: str, task: str, share: float) -> float | None:
-    metric = primary_metric(results.rows, task)
-    rows = {row.model: row for row in results.rows if (row.task, row.metric) == (task, metric)}
-    base = next((row for row in rows.values() if row.kind == "base"), None)
-    row = rows[model]
-    if base is None or row.stderr is None or not share or row.value == base.value:
-        return None
-    return abs(row.stderr * share / (row.value - base.value))
-
-
-# ---- the whole sweep ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SweepLine:
-    """One merge with its scores on `choose_on`; `objective` is the mean relative change that winners are chosen by."""
-
-    model: Model
-    label: str
-    scores: tuple[str, ...]
-    records: tuple[str, ...]
-    objective: str
-    winner: bool
-    of_method: bool
-
-
-def sweep_heads(results: Results) -> tuple[Head, ...]:
-    """Heads of the primary metrics of `choose_on`."""
-    return tuple(found for task in results.choose_on if (found := primary_head(results, task)))
-
-
-def sweep(results: Results) -> tuple[SweepLine, ...]:
-    """Every merge that has a score on `choose_on`, in the order of the sweep."""
-    heads = sweep_heads(results)
-    rows = {(row.model, row.task, row.metric): row for row in results.rows}
-    best = set(best_by_method(results.rows, results.models, results.choose_on).values())
-    experts = experts_of(results.models)
-    lines = []
-    for model in results.models:
-        found = [rows.get((model.name, one.task, one.metric)) for one in heads]
-        if model.kind != "merge" or not any(found):
-            continue
-        value = objective(results.rows, model.name, results.choose_on, experts=experts) if all(found) else None
-        scores = tuple(score_text(row, one) for row, one in zip(found, heads, strict=True))
-        records = tuple(row.record if row else "" for row in found)
-        won = model.name in results.winners.values()
-        lines.append(SweepLine(model, model.name, scores, records, words.percent(value), won, model.name in best))
-    return tuple(lines)
-
-
-def score_text(row: Row | None, head: Head) -> str:
-    """ "92.5 ± 2.9", or "–" for a score that is not there."""
-    if row is None:
-        return "–"
-    error = f" ± {words.number(row.stderr * head.scale, head.digits)}" if row.stderr is not None else ""
-    return words.number(row.value * head.scale, head.digits) + error
-
-
 # ---- in words -------------------------------------------------------------------------------------------------------
 
 
@@ -294,7 +215,9 @@ def summary(results: Results) -> str:
     text = f"{words.listing([part for part in parts if not part.startswith('0 ')])}"
     if results.choose_on and results.report_on and set(results.choose_on) != set(results.report_on):
         chosen, compared = words.listing(results.choose_on), words.listing(results.report_on)
-        return f"{text}. Winners were chosen on {chosen}; {compared}, compared here, had no say in the choice."
+        text = f"{text}. Winners were chosen on {chosen}; {compared}, compared here, had no say in the choice"
+    if results.also_on:
+        text = f"{text}. {words.listing(results.also_on)} stand beside them and decide nothing"
     return f"{text}."
 
 
@@ -323,4 +246,7 @@ def sentence(results: Results, text: str, answer: str = "") -> str:
     first = text.split()[0].rstrip(",:")
     named = any(text.startswith(name) for name in names) or any(sign in first for sign in "_/@.") or first[:1].isdigit()
     text = text if named else text[:1].upper() + text[1:]
+    # Signs as print has them, and no line break between a number and what belongs to it.
+    text = re.sub(r"(?<![\w.-])-(?=\d)", words.MINUS, text)
+    text = re.sub(r"(?<=\d) (?=%)|(?<=\b[np]) (?=[=<])|(?<=\b[np] [=<]) (?=\d)", words.NO_BREAK, text)
     return text if text[-1] in ".!?" else f"{text}."

@@ -10,7 +10,7 @@ from pathlib import Path
 from mixmerge import Results, Row
 from mixmerge.results import experts_of, find_row, sweep_series, sweeps
 
-from . import content, weights, words
+from . import content, merges, weights, words
 from .shapes import DASHES, EXPERT_COLOURS, FAINT, INK, MARKERS, METHOD_COLOURS, Curve, Figure, Level
 
 # More lines than this cannot be told apart.
@@ -41,7 +41,7 @@ def write(figures: Iterable[Figure], folder: Path) -> tuple[Path, ...]:
 
 
 def _gain_figure(results: Results, page: content.Sheet) -> list[Figure]:
-    kept = content.gains(results, page.lines)
+    kept = merges.gains(results, page.lines)
     tasks = tuple(dict.fromkeys(task for one in kept for task, _, _ in one.shares))
     if not kept:
         return []
@@ -177,12 +177,12 @@ def _weight_figures(results: Results) -> list[Figure]:
     kinds = {model.name: model.kind for model in results.models}
     l2 = _by_layer(results, "l2_mean")
     single = {names[0]: points for names, points in l2.items() if len(names) == 1}
-    merges = _merges_shown(results, [name for name in single if kinds.get(name) == "merge"])
+    merged = _merges_shown(results, [name for name in single if kinds.get(name) == "merge"])
     trained = [name for name in single if kinds.get(name) != "merge" and name not in experts]
     colours = {name: EXPERT_COLOURS[index % len(EXPERT_COLOURS)] for index, name in enumerate(experts)}
     own = [Curve(name, *single[name], colour=colours[name]) for name in experts if name in single]
     others = [Curve(name, *single[name], dashes="-.") for name in trained]
-    mixed = [Curve(name, *single[name], colour=_method_colour(results, name)) for name in merges]
+    mixed = [Curve(name, *single[name], colour=_method_colour(results, name)) for name in merged]
     # With merges measured, Fig. 2 is the paper's (experts and mixture) and Fig. 4 sets the merges against them.
     second, fourth = (own + others, mixed + others) if mixed else (own, others)
     context = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixmerge import Record, Results, reporter
 
-from . import content, figures, origin, weights, words
+from . import content, figures, merges, origin, weights, words
 from .shapes import Figure
 
 ANSWERS = {"mix": "Mix", "merge": "Merge", "undecided": "Undecided"}
@@ -68,11 +68,13 @@ def render(results: Results, page: content.Sheet, shown: Sequence[Figure], title
         notes=origin.notes(results),
         legend=legend(results, page),
         glossary=glossary(results, page),
-        sweep=content.sweep(results),
-        sweep_heads=content.sweep_heads(results),
+        sweep=merges.sweep(results),
+        sweep_heads=merges.sweep_heads(results),
         diagnostics=weights.diagnostic_table(results),
         other_pairs=weights.diagnostic_table(results, merged_pairs=True),
-        kept=content.gains(results, page.lines),
+        gain_tasks=content.compared_on(results),
+        gained=merges.gained(results),
+        kept=merges.gains(results, page.lines),
         reading=[words.TERMS[key] for key in ("change", "l2_mean", "pearson")],
         models=[(model, *origin.setting_facts(model)) for model in results.models if model.kind != "merge"],
         facts=origin.facts(results),
@@ -116,7 +118,10 @@ def legend(results: Results, page: content.Sheet) -> tuple[tuple[str, str], ...]
         found.append(("★", f"the merge that won on {words.listing(results.choose_on) or 'the tasks to choose on'}"))
     if any(line.interval for line in page.lines):
         found.append(
-            ("average", "mean change over the tasks' main metrics, with its 95 % interval (test items resampled)")
+            (
+                "average",
+                "mean change of the tasks that decide, by their main metrics, with its 95 % interval (items resampled)",
+            )
         )
     return tuple(found)
 

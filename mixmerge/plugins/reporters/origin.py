@@ -90,7 +90,12 @@ def _plain(value: object) -> str:
 
 def pins(results: Results) -> tuple[tuple[str, str], ...]:
     """Everything from outside that the experiment holds on to: revisions and checksums."""
-    found = {(str(key), str(value)) for record in results.records for key, value in record.step.pins.items()}
+    found: dict[tuple[str, str], None] = {}
+    for record in results.records:
+        step = record.step
+        # A source's pins ("sha256") say nothing without its name; an evaluator's name what they pin.
+        owner = f"{step.name}: " if step.kind in ("source", "data") else ""
+        found.update({(f"{owner}{key}", str(value)): None for key, value in step.pins.items()})
     return tuple(sorted(found))
 
 

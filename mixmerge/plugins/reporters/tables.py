@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mixmerge import Results, reporter
 
-from . import content, figures, origin, weights
+from . import content, figures, merges, origin, weights
 from .html import ANSWERS, legend
 from .shapes import Figure
 
@@ -105,10 +105,10 @@ def _pictures(shown: Sequence[Figure]) -> list[str]:
 
 
 def _sweep(results: Results) -> list[str]:
-    lines = content.sweep(results)
+    lines = merges.sweep(results)
     if not lines:
         return []
-    heads = ["merge", *(_md(f"{head.task}: {head.label} {head.arrow}") for head in content.sweep_heads(results))]
+    heads = ["merge", *(_md(f"{head.task}: {head.label} {head.arrow}") for head in merges.sweep_heads(results))]
     body = [[_md(line.label) + (" ★" if line.winner else ""), *line.scores, line.objective] for line in lines]
     return ["## Every merge of the sweep", _md_table([*heads, "mean change"], body)]
 

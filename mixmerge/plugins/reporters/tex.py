@@ -88,7 +88,7 @@ def _latex_line(entries: content.Entries) -> str:
     name = tex(entries.name) + (r"~$\star$" if entries.line.winner else "")
     average = tex(entries.average.replace(f"{words.NO_BREAK}%", "")) or "--"
     if entries.line.best:
-        average = rf"\textbf{{{average}}}"
+        average = rf"\textbf{{\boldmath {average}}}"
     elif entries.line.near_best:
         average += tex("†")
     return " & ".join([name, *(_latex_cell(cell) for cell in entries.cells), average]) + r" \\"

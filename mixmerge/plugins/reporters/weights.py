@@ -10,6 +10,7 @@ from mixmerge import Measurement, Results
 
 from . import words
 
+_PART_WORDS = {"layers": "layers as one", "all": "whole model"}
 _LAYER = re.compile(r"^layers?[ ._-]?(\d+)$")
 _METRIC_WORDS = {
     "l2_mean": ("L2 distance to the base", words.TERMS["l2_mean"]),
@@ -61,7 +62,8 @@ def diagnostic_table(results: Results, *, merged_pairs: bool = False) -> Diagnos
     parts = tuple(dict.fromkeys(one.group for one in shown if layer(one.group) is None))
     metrics = dict.fromkeys((one.diagnostic, one.metric) for one in shown)
     blocks = tuple(_diagnostic_block(shown, *metric, parts) for metric in metrics)
-    return DiagnosticTable(("layers, mean", "layers, lowest to highest", *parts), blocks)
+    names = (_PART_WORDS.get(part, part) for part in parts)
+    return DiagnosticTable(("layers, mean", "layers, lowest to highest", *names), blocks)
 
 
 def _diagnostic_block(

@@ -129,7 +129,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def figure(value: object, digits: int = 4) -> str:
     """Any scalar as a person writes it: `digits` significant figures, no exponent where it can be helped."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):
         return number(value)

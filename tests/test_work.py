@@ -1,0 +1,90 @@
+"""Mixtures: nested subsets, shares by examples and tokens, `all`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixmerge.registry import Registry
+from mixmerge.store import Store
+from mixmerge.types import Step, content_id
+from mixmerge.work import perform
+
+SIZES = {"short": 100, "long": 60}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two datasets: 100 rows of about 20 characters and 60 of about 200."""
+    store = Store(tmp_path)
+    for name, count in SIZES.items():
+        text = "number " * (2 if name == "short" else 20)
+        rows = [{"id": f"{name}{i}", "prompt": f"{text}{i}:", "completion": f" {i}"} for i in range(count)]
+        step = Step(name, "data", name, seed=1)
+        (store.begin(step) / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        store.put_spec(step)
+        store.commit(step, 0.0, {"rows": count, "licence": f"licence of {name}", "notes": []})
+    return store
+
+
+def mix(store: Store, registry: Registry, seed: int = 1, **content: Any) -> list[dict[str, Any]]:
+    content = {"shares": [None, None], "unit": "examples", "fraction": 1.0, **content}
+    inputs = {"data": ("short", "long")} | ({"base": ("base",)} if content["unit"] == "tokens" else {})
+    step = Step(content_id([content, seed]), "mixture", "mix", content=content, inputs=inputs, seed=seed)
+    record = perform(step, store, registry)
+    rows = [json.loads(line) for line in (store.path(step.id) / "mixture.jsonl").read_text().splitlines()]
+    assert record.outcome["rows"] == len(rows)
+    assert record.outcome["counts"] == {name: sum(row["data"] == name for row in rows) for name in SIZES}
+    return rows
+
+
+def ids(rows: list[dict[str, Any]]) -> set[str]:
+    return {row["id"] for row in rows}
+
+
+def test_all_is_plain_concatenation_shuffled(store: Store, registry: Registry) -> None:
+    rows = mix(store, registry)
+    assert len(rows) == len(ids(rows)) == 160
+    assert len({row["data"] for row in rows[:20]}) == 2
+
+
+def test_subsets_are_nested(store: Store, registry: Registry) -> None:
+    quarter, half, whole = (ids(mix(store, registry, fraction=part)) for part in (0.25, 0.5, 1.0))
+    assert quarter < half < whole
+    assert (len(quarter), len(half)) == (25 + 15, 50 + 30)
+
+
+def test_shares_by_examples(store: Store, registry: Registry) -> None:
+    rows = mix(store, registry, shares=[0.25, 0.75])
+    assert [sum(row["data"] == name for row in rows) for name in SIZES] == [20, 60]
+
+
+def test_shares_by_tokens(store: Store, registry: Registry, tiny_model_dir: Callable[..., Path]) -> None:
+    from transformers import AutoTokenizer
+
+    base = Step("base", "source", "fetch base", content={"source": str(tiny_model_dir(seed=0)), "revision": None})
+    store.put_spec(base)
+    perform(base, store, registry)
+    rows = mix(store, registry, shares=[0.5, 0.5], unit="tokens")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir(seed=0))
+    tokens = {
+        name: sum(len(tokenizer(row["prompt"] + row["completion"])["input_ids"]) for row in rows if row["data"] == name)
+        for name in SIZES
+    }
+    assert tokens["short"] == pytest.approx(tokens["long"], rel=0.05)
+    assert sum(row["data"] == "short" for row in rows) == 100  # the dataset with fewer tokens is used whole
+
+
+def test_the_seed_decides_the_order(store: Store, registry: Registry) -> None:
+    first, second = mix(store, registry, seed=1), mix(store, registry, seed=2)
+    assert first != second
+    assert ids(first) == ids(second)
