@@ -248,14 +248,19 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
-    from .plugins.lm_eval import known_tasks
+    from .registry import Registry
 
-    found = list(known_tasks())
+    found = [
+        {"name": name, "evaluator": component.name, "summary": summary}
+        for component in Registry(arguments.plugins)
+        if component.tasks
+        for name, summary in component.tasks()
+    ]
     if arguments.json:
-        print(json.dumps([{"name": name, "summary": summary} for name, summary in found], indent=1))
+        print(json.dumps(found, indent=1))
         return 0
-    for name, summary in found:
-        print(f"{name:32}  {summary}")
+    for one in found:
+        print(f"{one['name']:32}  {one['summary']}")
     return 0
 
 

@@ -28,7 +28,12 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
         also_on=tuple(manifest["also_on"]),
         winners=manifest["winners"],
         records=_records(manifest, store),
-        provenance={"recipe": manifest["text"], "versions": versions(), "notes": _notes(manifest, store)},
+        provenance={
+            "recipe": manifest["text"],
+            "recipe_file": manifest["file"],
+            "versions": versions(),
+            "notes": _notes(manifest, store),
+        },
         seed=manifest["seed"],
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -56,7 +56,8 @@ class Component:
     prepare  mergers: the part that does not look at the weights, a function of its own with its own parameters
     finish   diagnostics: turns the sums of a group of tensors into measurements
     check    given all parameters by keyword, returns what is wrong with their combination, or ""
-    pins     given the names it will work on and its parameters, the outside facts that belong to a step's identity
+    pins     evaluators: what each task consists of, for a step's identity; see `hookspecs`
+    tasks    evaluators: the tasks that come with it, as (name, one line about it)
     files    mergers: given a Derivation, the files that belong beside its weights (name to text): a mergekit YAML
     whole    mergers: needs whole checkpoints rather than one tensor at a time
     """
@@ -70,6 +71,7 @@ class Component:
     finish: Callable[..., Any] | None = None
     check: Callable[..., str] | None = None
     pins: Callable[..., Mapping[str, str]] | None = None
+    tasks: Callable[[], Sequence[tuple[str, str]]] | None = None
     files: Callable[..., Mapping[str, str]] | None = None
     whole: bool = False
     plugin: str = field(default="", compare=False)

@@ -15,7 +15,9 @@ Signatures, by kind (`/` ends the positional part):
                        seed: int, /, *, …) -> None
     evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …) -> Sequence[Score]
                        files left in `out` are kept with the record
-                       with `pins=`: pins(tasks, parameters) -> Mapping[str, str]; raises SourceError on an unknown task
+                       with `pins=`: pins(tasks, parameters) -> Mapping[str, str]: what each task consists of, groups
+                       expanded, and other facts under keys with a leading ":"; raises SourceError on an unknown task
+                       with `tasks=`: tasks() -> Sequence[(name, one line about it)] that come with it
     diagnostic         observe(t: TensorStack, /, *, …) -> Mapping[str, Tensor]
                        float64 statistics that add up over the tensors of a group; t.deltas has one row per model
                        with `finish=`: finish(sums, models, /) -> Iterable[(metric, models, value)] for one group

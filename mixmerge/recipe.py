@@ -324,10 +324,6 @@ class _Sections(Reader):
         choose = self.names((*at, "choose_on"), given.get("choose_on", []), None, "task")
         report = self.names((*at, "report_on"), given.get("report_on", []), None, "task")
         also = self.names((*at, "also_on"), given.get("also_on", []), None, "task")
-        overlap = sorted(set(choose) & set(report))
-        if overlap and not self.value((*at, "allow_overlap"), given.get("allow_overlap", False), bool, False):
-            hint = "choose on other tasks (such as a _dev split), or say `allow_overlap: true`"
-            self.problem((*at, "report_on"), f"{overlap[0]!r} is in choose_on and in report_on", hint)
         if not choose and not report:
             self.problem(at, "eval names no task", "list tasks under `choose_on` and `report_on`; see `mixmerge tasks`")
         if not choose and any(math.prod(map(len, entry.space.values())) > 1 for entry in merge.values() if entry):
@@ -336,11 +332,17 @@ class _Sections(Reader):
             return None
         tasks_of = {"choose_on": choose, "report_on": report, "also_on": also}
         pins = {key: self.pins((*at, key), evaluator, tasks) for key, tasks in tasks_of.items()}
-        return EvalEntry(evaluator, choose, report, also, pins)
+        expanded = {key: tuple(task for task in found if not task.startswith(":")) for key, found in pins.items()}
+        overlap = sorted(set(expanded["choose_on"]) & set(expanded["report_on"]))
+        if overlap and not self.value((*at, "allow_overlap"), given.get("allow_overlap", False), bool, False):
+            hint = "choose on other tasks (such as a _dev split), or say `allow_overlap: true`"
+            self.problem((*at, "report_on"), f"{overlap[0]!r} is in choose_on and in report_on", hint)
+        return EvalEntry(evaluator, **expanded, pins=pins)
 
     def pins(self, at: At, evaluator: Use, tasks: tuple[str, ...]) -> Mapping[str, str]:
+        """What each task consists of, groups expanded; the names alone where the evaluator cannot say."""
         if not tasks or evaluator.component.pins is None:
-            return {}
+            return dict.fromkeys(tasks, "")
         try:
             return evaluator.component.pins(tasks, evaluator.parameters)
         except SourceError as error:

@@ -93,9 +93,7 @@ def test_a_single_file_plugin_is_a_whole_merge_method(toy_recipe: Path, mixmerge
     toy_recipe.write_text(toy_recipe.read_text().replace("method: [linear,", "method: [sign_mean, linear,"))
     done = mixmerge("-p", TESTS / "data" / "sign_mean.py", "-p", TOY, "recipe", toy_recipe)
     assert done.returncode == 0, done.stderr
-    rows = json.loads(
-        mixmerge("-p", TESTS / "data" / "sign_mean.py", "-p", TOY, "report", toy_recipe, "--json").stdout
-    )
+    rows = json.loads(mixmerge("-p", TESTS / "data" / "sign_mean.py", "-p", TOY, "report", toy_recipe, "--json").stdout)
     assert {row["task"] for row in rows if row["model"].startswith("sign_mean")} >= {"gen_dev", "sum_dev", "gen_test"}
 
 

@@ -131,7 +131,8 @@ def test_a_recipe_may_start_from_experts_that_exist(
 ) -> None:
     text = toy_recipe.read_text()
     start, end = text.index("data:"), text.index("merge:")
-    models = f"models:\n  gen_expert: {{model: {tiny_model_dir(seed=1)}}}\n  sum_expert: {{model: {tiny_model_dir(seed=2)}}}\n"
+    paths = {"gen_expert": tiny_model_dir(seed=1), "sum_expert": tiny_model_dir(seed=2)}
+    models = "models:\n" + "".join(f"  {name}: {{model: {path}}}\n" for name, path in paths.items())
     toy_recipe.write_text(text[:start] + models + text[end:])
     done = run(mixmerge, toy_recipe)
     assert done.returncode == 0, done.stderr

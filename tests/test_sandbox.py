@@ -72,7 +72,7 @@ def test_subclasses_travel_as_their_data() -> None:
 
 def test_honest_programs_of_many_kinds() -> None:
     deep = "import sys\nsys.setrecursionlimit(10000)\ndef f(n):\n    return 0 if n == 0 else 1 + f(n - 1)"
-    assert one(deep, (5000,)).outputs == (5000,)
+    assert one(deep, (5000,), limits=Limits()).outputs == (5000,)
     threads = """
 import threading
 def f():
@@ -82,7 +82,7 @@ def f():
     for w in workers: w.join()
     return sorted(seen)
 """
-    assert one(threads).outputs == ([0, 1, 2, 3],)
+    assert one(threads, limits=Limits()).outputs == ([0, 1, 2, 3],)
     files = """
 import tempfile
 def f():
@@ -91,10 +91,11 @@ def f():
         h.seek(0)
         return h.read()
 """
-    assert one(files).outputs == ("x",)
+    assert one(files, limits=Limits()).outputs == ("x",)
     data_class = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\ndef f():\n    return P(3).x"
-    assert one(data_class).outputs == (3,)
-    assert one("import asyncio\nasync def g():\n    return 7\ndef f():\n    return asyncio.run(g())").outputs == (7,)
+    assert one(data_class, limits=Limits()).outputs == (3,)
+    coroutine = "import asyncio\nasync def g():\n    return 7\ndef f():\n    return asyncio.run(g())"
+    assert one(coroutine, limits=Limits()).outputs == (7,)
 
 
 def test_a_program_runs_the_same_way_every_time() -> None:

@@ -96,9 +96,10 @@ def folders(include_path: str | None) -> tuple[Path, ...]:
 
 
 def pins(tasks: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, str]:
-    """What the tasks consist of: the content of ours, the version of lm-eval for its own.
+    """What the tasks consist of: a digest of the content of ours, the version of lm-eval for its own.
 
-    Raises SourceError for a name that nobody knows.
+    A key for each task, with the groups of ours expanded, and `:python`, whose library and behaviour ours use. Raises
+    SourceError for a name that nobody knows.
     """
     found: dict[str, str] = {}
     for name in tasks:
@@ -108,7 +109,7 @@ def pins(tasks: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, str]:
                 break
         else:
             _require_shipped(name, parameters)
-            found["lm_eval"] = importlib.metadata.version("lm_eval")
+            found |= _content(name, tasks_folder())
     return found
 
 
@@ -123,10 +124,13 @@ def all_ours(tasks: Sequence[str], include_path: str | None) -> bool:
 
 
 def _content(name: str, folder: Path) -> dict[str, str]:
-    """A digest for a task, or for every task of a group; and Python's version, whose library and behaviour they use."""
+    """A digest for a task, or for every task of a group."""
     entry = catalogue(folder).get(name)
     if entry is None:
         return {name: f"lm_eval {importlib.metadata.version('lm_eval')}"}
+    found: dict[str, str] = {}
+    for member in entry.members:
+        found |= _content(member, folder) if member != name else {}
     # a task has a folder of its own, with its code and what it includes; what lies at the top has the top
     place = entry.file.parent
     around = place.glob("*") if place == folder else place.rglob("*")
@@ -134,10 +138,8 @@ def _content(name: str, folder: Path) -> dict[str, str]:
     digest = hashlib.sha256()
     for file in files + _used_modules(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    found = {name: f"sha256:{digest.hexdigest()}", "python": platform.python_version()}
-    for member in entry.members:
-        found |= _content(member, folder) if member != name else {}
-    return found
+    own = f":{name}" if found else name
+    return {**found, own: f"sha256:{digest.hexdigest()}", ":python": platform.python_version()}
 
 
 def _used_modules(files: Sequence[Path]) -> list[Path]:

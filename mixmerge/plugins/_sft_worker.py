@@ -238,6 +238,7 @@ def _arguments(job: Job, padding_free: bool, longest: int) -> SFTConfig:
         seed=job.seed,
         data_seed=job.seed,
         use_cpu=not on_gpu,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
         # The pad token may be the end token, so where nothing is padded every token counts.
         include_num_input_tokens_seen="all" if padding_free else "non_padding",
@@ -256,9 +257,8 @@ def _on_gpu() -> bool:
 
 def _split_batch(job: Job, longest: int, tokens_at_a_time: int) -> tuple[int, int]:
     """Rows at a time on one device, and how often gradients are added up: the same step on any number of devices."""
-    from accelerate import PartialState
-
-    settings, processes = job.settings, PartialState().num_processes
+    settings = job.settings
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # by torchrun and accelerate; their state is not set up yet
     rows, rest = divmod(settings.batch_size, processes)
     if rest:
         raise MixmergeError(

@@ -242,7 +242,7 @@ def _weights(results: Results, contest: Contest) -> Iterator[str]:
     values: dict[str, dict[str, dict[str, list[float]]]] = {}
     for one in results.measurements:
         distinct = sorted(set(one.models))
-        if one.group.startswith("layer") and set(distinct) <= names and len(distinct) == len(one.models):
+        if one.group.startswith("layer ") and set(distinct) <= names and len(distinct) == len(one.models):
             of_metric = values.setdefault(one.diagnostic, {}).setdefault(one.metric, {})
             of_metric.setdefault(" and ".join(distinct), []).append(one.value)
     for diagnostic, of_metrics in values.items():

@@ -164,7 +164,6 @@ def _ray_pool(worker: Sequence[str], address: str | None, workers: int, cpus: fl
         raise StepError("the executor 'ray' needs Ray", hint="pip install 'mixmerge[ray]'") from None
     ray_package.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
 
-    @ray_package.remote(num_cpus=cpus, num_gpus=gpus)
     class Worker:
         """Holds one local worker process on whichever node Ray puts it."""
 
@@ -175,7 +174,8 @@ def _ray_pool(worker: Sequence[str], address: str | None, workers: int, cpus: fl
             self.pool.submit(step_id).result()
 
     try:
-        yield RayPool([Worker.remote() for _ in range(workers)])
+        actor = ray_package.remote(num_cpus=cpus, num_gpus=gpus)(Worker)
+        yield RayPool([actor.remote() for _ in range(workers)])
     finally:
         ray_package.shutdown()
 

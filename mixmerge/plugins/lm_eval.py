@@ -30,6 +30,7 @@ _BOOTSTRAPS = 1000
     version="1",
     source="EleutherAI lm-evaluation-harness, https://github.com/EleutherAI/lm-evaluation-harness",
     pins=pins,
+    tasks=known_tasks,
 )
 def evaluate(
     checkpoint: Checkpoint,

@@ -25,7 +25,7 @@ from mixmerge import CheckpointError, Component, TensorStack, hookimpl, merger
 from mixmerge.plugins.mergekit import config_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 Density = Annotated[float, Field(gt=0, le=1)]
 Epsilon = Annotated[float, Field(ge=0, lt=0.5)]
@@ -71,9 +71,8 @@ def drop(t: TensorStack, /, *, density: Density, rescale: Rescale = "l1") -> Ten
 
     if density == 1:
         return t.deltas
-    kept = torch.empty_like(t.deltas)
-    for row, delta in enumerate(t.deltas):
-        torch.mul(delta, torch.rand(delta.shape, generator=t.generator(row)) < density, out=kept[row])
+    chance = torch.tensor(density).expand(t.base.shape)
+    kept = torch.stack([_kept_by_chance(delta, chance, t.generator(row)) for row, delta in enumerate(t.deltas)])
     if rescale == "density":
         return kept / density
     return _matched_l1(kept, t.deltas) if rescale == "l1" else kept
@@ -90,7 +89,7 @@ def prune(t: TensorStack, /, *, density: Density, epsilon: Epsilon = 0.15, resca
     kept = torch.empty_like(t.deltas)
     for row, delta in enumerate(t.deltas):
         chance = _keep_probability(delta, density, epsilon)
-        torch.mul(delta, torch.rand(delta.shape, generator=t.generator(row)) < chance, out=kept[row])
+        kept[row] = _kept_by_chance(delta, chance, t.generator(row))
         if rescale == "density":
             kept[row] /= chance
     return _matched_l1(kept, t.deltas) if rescale == "l1" else kept
@@ -111,7 +110,7 @@ def ties(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Te
     Deviations from the paper, as in mergekit: magnitudes are ranked within a tensor and not over the whole model,
     experts have weights, and an exact tie of the election counts as positive.
     """
-    return t.base + scale * _elected(t, normalize)
+    return t.base.add(_elected(t, normalize), alpha=scale)
 
 
 @merger(
@@ -130,7 +129,7 @@ def dare_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.
     normalize  divide by the sum of the weights; without it, as in mergekit, that sum scales the change
     scale      factor on the merged change ("lambda" in mergekit)
     """
-    return t.base + scale * _summed(t, normalize)
+    return t.base.add(_summed(t, normalize), alpha=scale)
 
 
 @merger(
@@ -148,7 +147,7 @@ def dare_ties(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.0)
     normalize  divide by the weights of the experts that agree; mergekit does not for this method
     scale      factor on the merged change ("lambda" in mergekit)
     """
-    return t.base + scale * _elected(t, normalize)
+    return t.base.add(_elected(t, normalize), alpha=scale)
 
 
 def _within(*, density: float, epsilon: float, **_: object) -> str:
@@ -180,7 +179,7 @@ def della(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> T
     Deviations from mergekit: equal magnitudes are ranked in memory order, density 1 is refused rather than a silent
     no-op, and a row of one value stays with probability density (mergekit divides by zero).
     """
-    return t.base + scale * _elected(t, normalize)
+    return t.base.add(_elected(t, normalize), alpha=scale)
 
 
 @merger(
@@ -198,7 +197,7 @@ def della_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1
     normalize  divide by the sum of the weights; without it, as in mergekit, that sum scales the change
     scale      factor on the merged change ("lambda" in mergekit)
     """
-    return t.base + scale * _summed(t, normalize)
+    return t.base.add(_summed(t, normalize), alpha=scale)
 
 
 def _summed(t: TensorStack, normalize: bool) -> Tensor:
@@ -232,12 +231,21 @@ def _nonzero(total: Tensor, t: TensorStack) -> Tensor:
     return total
 
 
-def _matched_l1(kept: Tensor, before: Tensor) -> Tensor:
-    """Rescale each delta to the L1 norm that it had before, as mergekit does; sums in float64."""
+def _kept_by_chance(delta: Tensor, chance: Tensor, generator: Generator) -> Tensor:
+    """`delta` with each value kept with its probability and zero otherwise, a part at a time."""
     import torch
 
+    kept = torch.empty(delta.numel())
+    parts = (torch.split(flat, _CHUNK) for flat in (delta.flatten(), chance.flatten(), kept))
+    for values, chances, out in zip(*parts, strict=True):
+        torch.mul(values, torch.rand(values.shape, generator=generator) < chances, out=out)
+    return kept.reshape(delta.shape)
+
+
+def _matched_l1(kept: Tensor, before: Tensor) -> Tensor:
+    """Rescale each delta to the L1 norm that it had before, as mergekit does."""
     for new, old in zip(kept, before, strict=True):
-        had, has = (x.abs().sum(dtype=torch.float64) for x in (old, new))
+        had, has = (x.abs().sum() for x in (old, new))
         if had >= _SMALL_L1 and has >= _SMALL_L1:
             new *= had / has
     return kept

@@ -45,6 +45,11 @@ def results() -> Results:
 
 
 @pytest.fixture(scope="module")
+def sheet(results: Results) -> content.Sheet:
+    return content.sheet(results)
+
+
+@pytest.fixture(scope="module")
 def out(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every report of the same results, in one folder as in a run."""
     folder = tmp_path_factory.mktemp("report")
@@ -149,9 +154,8 @@ def test_every_score_leads_to_its_record(page: str, results: Results) -> None:
     assert "mixmerge 0.1.0" in hint[1]
 
 
-def test_table_shows_values_with_error_count_and_change(results: Results) -> None:
+def test_table_shows_values_with_error_count_and_change(results: Results, sheet: content.Sheet) -> None:
     """Against arithmetic on the rows themselves."""
-    sheet = content.sheet(results)
     column = [head.metric for head in sheet.heads].index("pass@1")
     line = next(line for line in sheet.lines if line.line.model == "mixed")
     row, expert = (find_row(results.rows, name, GEN) for name in ("mixed", "gen_expert"))
@@ -170,8 +174,7 @@ def test_table_shows_values_with_error_count_and_change(results: Results) -> Non
     assert [head.arrow for head in sheet.heads] == ["↑", "↑", "↑", "↓", "↓"]
 
 
-def test_only_single_models_are_best(results: Results) -> None:
-    sheet = content.sheet(results)
+def test_only_single_models_are_best(results: Results, sheet: content.Sheet) -> None:
     for column, head in enumerate(sheet.heads):
         best = {line.line.model for line in sheet.lines if (cell := line.cells[column]) and cell.best}
         models = [line.line.model for line in sheet.lines if line.line.kind not in ("experts", "reference")]
@@ -181,8 +184,7 @@ def test_only_single_models_are_best(results: Results) -> None:
     assert [line.line.model for line in sheet.lines if line.line.winner] == list(results.winners.values())
 
 
-def test_tasks_beside_have_no_part_in_the_average(results: Results) -> None:
-    sheet = content.sheet(results)
+def test_tasks_beside_have_no_part_in_the_average(results: Results, sheet: content.Sheet) -> None:
     assert sheet.beside == results.also_on
     primary = [index for index, head in enumerate(sheet.heads) if head.primary and head.task in REPORT_ON]
     for line in sheet.lines:
@@ -194,8 +196,7 @@ def test_tasks_beside_have_no_part_in_the_average(results: Results) -> None:
     assert {task for kept in merges.gains(results, sheet.lines) for task, _, _ in kept.shares} == set(REPORT_ON)
 
 
-def test_gain_kept_by_hand(results: Results) -> None:
-    sheet = content.sheet(results)
+def test_gain_kept_by_hand(results: Results, sheet: content.Sheet) -> None:
     mixed = next(kept for kept in merges.gains(results, sheet.lines) if kept.name == "mixed")
     for task, share, error in mixed.shares:
         names = ("mixed", "base", {GEN: "gen_expert", SUM: "sum_expert"}[task])
@@ -342,16 +343,16 @@ def test_figure_two_leaves_the_mixture_to_figure_four_without_merges(results: Re
     assert [curve.label for curve in shown["Fig. 4"].curves] == ["gen_expert", "sum_expert", "mixed"]
 
 
-def test_the_winner_is_starred_once_per_task(results: Results) -> None:
-    for one in figures.all_figures(results, content.sheet(results)):
+def test_the_winner_is_starred_once_per_task(results: Results, sheet: content.Sheet) -> None:
+    for one in figures.all_figures(results, sheet):
         if one.name.startswith("sweep"):
             stars = [(curve.label, curve.x[curve.star]) for curve in one.curves if curve.star is not None]
             assert stars == [("linear", 0.5)]
             assert {level.label for level in one.levels} == {"base", "gen_expert", "sum_expert", "mixed"}
 
 
-def test_figures_are_the_same_bytes_every_time(results: Results) -> None:
-    one = figures.all_figures(results, content.sheet(results))[1]
+def test_figures_are_the_same_bytes_every_time(results: Results, sheet: content.Sheet) -> None:
+    one = figures.all_figures(results, sheet)[1]
     assert drawing.standalone(one) == drawing.standalone(one)
     assert "currentColor" in drawing.inline(one)
     assert "prefers-color-scheme:dark" in drawing.standalone(one)

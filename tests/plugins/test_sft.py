@@ -1,4 +1,4 @@
-"""`sft` on a tiny random model: what is in the loss, what is written, and that an interrupted training changes nothing."""
+"""`sft` on a tiny random model: what is in the loss, what is written, and that a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_long_rows_are_cut_or_dropped_and_counted(make: Callable[..., Job], star
     job = make(rows=[{**ROWS[0], "prompt": "list " * 40}, {**ROWS[1], "completion": " words" * 40}, ROWS[5]])
     rows, counts = _sft_data.load(job.data, tokenizer_of(start), 40)
     assert (counts.rows, counts.truncated, counts.dropped, counts.longest) == (3, 2, 1, 40)
-    assert [len(row["input_ids"]) for row in rows][0] == 40
+    assert next(len(row["input_ids"]) for row in rows) == 40
     with pytest.raises(MixmergeError, match="none of the 24 rows has a completion within max_length 3") as caught:
         run(make("short", max_length=3))
     assert "max_length" in caught.value.hint
@@ -363,21 +363,17 @@ def test_errors_of_the_worker_come_back(make: Callable[..., Job]) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_with_a_configuration_of_the_users_own(
-    make: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Data parallel over two processes takes the same steps as one process: batches and losses are shared out."""
-    one, two = make("one", epochs=2, precision="float32", lr=1e-3), make("two", epochs=2, precision="float32", lr=1e-3)
+def test_two_processes_take_the_steps_of_one(make: Callable[..., Job]) -> None:
+    """Data parallel: rows and losses are shared out, so the weights differ by rounding alone."""
+    settings = {"epochs": 2, "precision": "float32", "lr": 1e-3}
+    one, two = make("one", **settings), make("two", **settings)
     expected = run(one)
-    home = tmp_path / "hf"
-    (home / "accelerate").mkdir(parents=True)
-    lines = ("compute_environment: LOCAL_MACHINE", "distributed_type: MULTI_CPU", "num_processes: 2", "use_cpu: true")
-    lines += ("num_machines: 1", "machine_rank: 0", "mixed_precision: 'no'", "main_training_function: main")
-    (home / "accelerate" / "default_config.yaml").write_text("\n".join(lines))
-    monkeypatch.setenv("HF_HOME", str(home))
-    launch(two)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    subprocess.run([*torchrun, "-m", "mixmerge.plugins._sft_worker", str(two.file)], env=environment, check=True)
     figures = finish(two)
     assert figures["processes"] == 2
-    assert figures["steps"] == expected["steps"]
-    assert figures["trained_tokens"] == expected["trained_tokens"]
-    assert_equal(one.out, two.out, tolerance=2e-3)
+    for name in ("steps", "tokens", "trained_tokens"):
+        assert figures[name] == expected[name]
+    assert figures["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+    assert_equal(one.out, two.out, tolerance=1e-3)

@@ -1,0 +1,78 @@
+"""The README is executed: every block in it is run, or is the very code that another test runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TESTS
+
+ROOT = TESTS.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_every_language_of_a_block_is_run_below() -> None:
+    assert set(re.findall(r"^```(\w+)$", README, re.MULTILINE)) == {"sh", "yaml", "python", "console"}
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_recipes(text: str, mixmerge: Cli, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    done = mixmerge("check", "r.yaml")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_plugin_is_the_one_that_a_run_is_tested_with() -> None:
+    """tests/test_cli.py runs a recipe with this file."""
+    assert blocks("python") == [(TESTS / "data" / "sign_mean.py").read_text()]
+
+
+def test_console() -> None:
+    for block in blocks("console"):
+        command, *expected = block.rstrip("\n").split("\n")
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            command.removeprefix("$ "),
+            shell=True,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": path},
+        )
+        assert done.stdout.rstrip("\n").split("\n") == expected
+
+
+def test_make_targets_exist() -> None:
+    commands = [line.split("#")[0].split() for block in blocks("sh") for line in block.splitlines()]
+    for command in commands:
+        if command[0] == "make":
+            done = subprocess.run([*command, "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        else:
+            assert command[:2] == ["lm_eval", "run"]
+
+
+def test_the_tasks_run_in_plain_lm_eval(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:
+    (line,) = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("lm_eval")]
+    command = shlex.split(line.replace("DIR", str(tiny_model_dir(seed=0))))
+    command = [str(BIN / command[0]), *command[1:], "--limit", "2", "--device", "cpu", "--output_path", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "pass@1" in done.stdout
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", README))
+def test_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
