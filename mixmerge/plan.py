@@ -244,7 +244,7 @@ class _Builder:
         return PlannedModel(name, "merge", step, "", group, method.name, values["weights"], entry.experts, settings)
 
     def label(self, group: str, entry: MergeEntry, values: Mapping[str, Any]) -> str:
-        """Such as `ties 0.3/0.7`: the group only where there are several, parameters only where they tell points apart."""
+        """Such as `ties 0.3/0.7`: the group only where there are several, parameters where they tell points apart."""
         method: Use = values["method"]
         same = [use for use in entry.space.get("method", []) if use.name == method.name]
         differing = {

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from . import sources, yamlfile
-from .errors import RecipeError, SourceError
+from . import checkpoint, sources, yamlfile
+from .errors import CheckpointError, RecipeError, SourceError
 from .reading import At, Reader, Use, describe, dotted, listed
 from .registry import Registry, suggest
 from .types import Kind
@@ -123,6 +123,7 @@ class _Sections(Reader):
         base = self.model(("base",), self.sections.get("base", ""), "base", ["model", "revision"])
         data = self.each("data", self.dataset)
         models = self.each("models", lambda at, entry, _: self.model(at, entry, "expert"))
+        self.fits(base, models)
         self.trained = [name for name in self.section("train") if name != "defaults"]
         if both := sorted(set(models) & set(self.trained)):
             self.problem(("train", both[0]), f"{both[0]!r} is the name of a model already", "rename one of them")
@@ -173,6 +174,21 @@ class _Sections(Reader):
                 self.problem((*at, "model"), error.message, error.hint)
         return found
 
+    def fits(self, base: ModelEntry, models: Mapping[str, ModelEntry]) -> None:
+        """Check what is on this machine already: whole, and aligned with the base."""
+        if self.problems:
+            return
+        base_path = sources.local_directory(base.source)
+        for at, entry in ((("base",), base), *((("models", name), entry) for name, entry in models.items())):
+            path = sources.local_directory(entry.source)
+            try:
+                if path and base_path and path != base_path:
+                    checkpoint.check_aligned(base_path, {str(at[-1]): path})
+                elif path:
+                    checkpoint.inspect(path)
+            except CheckpointError as error:
+                self.problem((*at, "model"), error.message, error.hint)
+
     def dataset(self, at: At, entry: Any, defaults: dict[str, Any]) -> sources.DataSpec | None:
         allowed = [spec.name for spec in fields(sources.DataSpec)]
         before = len(self.problems)
@@ -194,7 +210,7 @@ class _Sections(Reader):
         return spec
 
     def experts_named(self) -> set[str]:
-        """Every name that a merge lists under `experts`, read before `train` so that it can tell experts from mixtures."""
+        """Every name that a merge lists under `experts`; `train` needs it to tell experts from mixtures."""
         entries = self.sections.get("merge")
         listed = (
             [entry.get("experts") for entry in entries.values() if isinstance(entry, dict)]

@@ -48,8 +48,8 @@ class Checkpoint:
     """A model: stored in `path`, or derived from stored ones and written nowhere.
 
     `path` is a directory in the Hugging Face layout. For a derived checkpoint it is the base's, whose config,
-    tokenizer and chat template it keeps. `id` names the weights: equal ids, equal weights. `mixmerge.tensors(checkpoint)`
-    streams the weights of either.
+    tokenizer and chat template it keeps. `id` names the weights: equal ids, equal weights.
+    `mixmerge.tensors(checkpoint)` streams the weights of either.
     """
 
     name: str
@@ -131,8 +131,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure about weights: `metric` of `diagnostic` over the tensors of `group` ("layer 3", "layers", "embeddings",
-    "head", "norm", "all"), about one model or a pair of them."""
+    """One figure about weights, of one model or a pair: `metric` of `diagnostic` over the tensors of `group`,
+    such as "layer 3", "layers", "embeddings", "head", "norm" and "all"."""
 
     diagnostic: str
     metric: str

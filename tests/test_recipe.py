@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,53 @@ def test_scientific_notation_is_a_number(toy_recipe: Path, registry: Registry) -
     """PyYAML alone reads 5e-6 as text, and a learning rate would be wrong or refused."""
     toy_recipe.write_text(toy_recipe.read_text().replace("step: 0.05", "step: 5e-6"))
     assert load(toy_recipe, registry).train["gen_expert"].trainer.parameters["step"] == 5e-6
+
+
+def _spoil(folder: Path, how: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    name = "model.layers.1.mlp.up_proj.weight"
+    if how == "no config":
+        (folder / "config.json").unlink()
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "pickled":
+        weights.rename(folder / "pytorch_model.bin")
+    elif how == "missing":
+        save_file({key: value for key, value in tensors.items() if key != name}, weights)
+    elif how == "extra":
+        save_file({**tensors, "model.layers.9.extra": tensors[name].clone()}, weights)
+    elif how == "shape":
+        save_file({**tensors, name: tensors[name][:8].clone()}, weights)
+    elif how == "vocabulary":
+        file = folder / "tokenizer.json"
+        file.write_text(file.read_text().replace('"function"', '"functions"').replace('"<|end|>"', '"<|fin|>"'))
+    elif how == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ("no config", "has no config.json"),
+        ("no weights", "no safetensors weights"),
+        ("pickled", "pickled"),
+        ("missing", "model.layers.1.mlp.up_proj.weight"),
+        ("extra", "model.layers.9.extra"),
+        ("shape", "model.layers.1.mlp.up_proj.weight"),
+        ("vocabulary", "vocabulary"),
+        ("truncated", "model.safetensors"),
+    ],
+)
+def test_an_expert_that_does_not_fit_is_an_error_before_work_starts(
+    how: str, what: str, toy_recipe: Path, registry: Registry, tiny_model_dir: Callable[..., Path], tmp_path: Path
+) -> None:
+    spoilt = Path(shutil.copytree(tiny_model_dir(seed=1), tmp_path / "spoilt"))
+    _spoil(spoilt, how)
+    models = f"models:\n  other: {{model: {spoilt}}}\ntrain:\n"
+    text = problems(toy_recipe, registry, "train:\n", models)
+    assert f"{toy_recipe}:7: " in text
+    assert what in text
+    assert "hint: " in text

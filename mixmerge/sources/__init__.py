@@ -4,7 +4,7 @@ Models: `hf:`, a directory, `pypi:` (a GGUF file inside a wheel, pinned by SHA-2
 Data: `hf:`, a file, `packages:` and `python-stdlib:` (function and docstring pairs), `demo:list-pipelines`.
 """
 
-from .models import ModelSource, cache_directory, model_pins, resolve_model
+from .models import ModelSource, cache_directory, local_directory, model_pins, resolve_model
 from .rows import DataSpec, Rows, data_pins, load_rows
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "cache_directory",
     "data_pins",
     "load_rows",
+    "local_directory",
     "model_pins",
     "resolve_model",
 ]

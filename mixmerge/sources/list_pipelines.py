@@ -14,11 +14,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from .list_operations import OPERATIONS, Kind, Operation
+
+Chain = tuple[Operation, ...]
 
 GENERATOR_VERSION = "1"
 LICENCE = "CC0-1.0"
@@ -74,25 +78,38 @@ def completion(code: str) -> str:
     return f"\n{code}\n```"
 
 
+@cache
 def problems(split: str) -> tuple[Problem, ...]:
     """The problems of `train`, `dev` or `test`, always the same. Raises KeyError for another split."""
     if split not in SIZES:
         raise KeyError(split)
-    candidates = _interleave([_ordered(shape) for shape in SHAPES])
+    pools = [_ordered(shape) for shape in SHAPES]
     taken: set[frozenset[str]] = set()
     for name in ("test", "dev", "train"):  # the held-out splits choose first, so that training may grow
-        found: list[Problem] = []
-        for chain in candidates:
-            names = frozenset(operation.name for operation in chain)
-            if names in taken or (problem := _problem(chain, f"{name}-{len(found)}")) is None:
-                continue
-            taken.add(names)
-            found.append(problem)
-            if len(found) == SIZES[name]:
-                break
+        found = _choose(pools, taken, name)
         if name == split:
             break
     return tuple(found)
+
+
+def _choose(pools: Sequence[list[Chain]], taken: set[frozenset[str]], split: str) -> list[Problem]:
+    """Problems for one split, from every shape in turn, each time of the operations that the split has seen least."""
+    used: Counter[str] = Counter()
+    found: list[Problem] = []
+    for pool in itertools.cycle(pools):
+        if len(found) == SIZES[split]:
+            return found
+        if not pool:
+            continue
+        chain = min(pool, key=lambda chain: sum(used[operation.name] for operation in chain))
+        pool.remove(chain)
+        names = frozenset(operation.name for operation in chain)
+        problem = None if names in taken else _problem(chain, f"{split}-{len(found)}")
+        if problem is not None:
+            taken.add(names)
+            used.update(names)
+            found.append(problem)
+    raise AssertionError("unreachable: itertools.cycle does not end")
 
 
 def outputs(chain: Sequence[tuple[Operation, int]], inputs: Sequence[list[int]]) -> list[Any]:
@@ -106,7 +123,7 @@ def outputs(chain: Sequence[tuple[Operation, int]], inputs: Sequence[list[int]])
     return results
 
 
-def _problem(chain: Sequence[Operation], id: str) -> Problem | None:
+def _problem(chain: Chain, id: str) -> Problem | None:
     """The chain as a problem; None when no inputs are found on which each stage matters and the answers vary."""
     names = tuple(operation.name for operation in chain)
     draw = random.Random(f"list-pipelines {GENERATOR_VERSION} {' '.join(names)}")
@@ -154,20 +171,13 @@ def _inputs(draw: random.Random) -> list[list[int]]:
     return [[], [_between(draw, -9, 9)], *lists]
 
 
-def _ordered(shape: tuple[Kind, ...]) -> list[tuple[Operation, ...]]:
+def _ordered(shape: tuple[Kind, ...]) -> list[Chain]:
     """Every chain of a shape, in an order that is arbitrary but fixed."""
     by_kind = [[operation for operation in OPERATIONS if operation.kind == kind] for kind in shape]
     return sorted(
         itertools.product(*by_kind),
         key=lambda chain: hashlib.sha256(" ".join(operation.name for operation in chain).encode()).digest(),
     )
-
-
-def _interleave(lists: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    """Round robin, so that every shape has its share of every split."""
-    missing = object()
-    for group in itertools.zip_longest(*lists, fillvalue=missing):
-        yield from (item for item in group if item is not missing)
 
 
 def _pick(draw: random.Random, options: Sequence[Any]) -> Any:

@@ -93,6 +93,16 @@ def model_pins(source: str, revision: str | None = None) -> Mapping[str, str]:
     return _directory_pins(_directory(source))
 
 
+def local_directory(source: str) -> Path | None:
+    """Where a model lies, when it is on this machine already and no network is needed to know; else None."""
+    if source.startswith("hf:"):
+        return None
+    if source.startswith("pypi:"):
+        target = cache_directory() / "models" / _parse_pypi(source).directory
+        return target if (target / _INFO).is_file() else None
+    return _directory(source)
+
+
 def cache_directory() -> Path:
     """Where converted models are kept: $MIXMERGE_CACHE, else ~/.cache/mixmerge."""
     return Path(os.environ.get("MIXMERGE_CACHE") or Path.home() / ".cache" / "mixmerge")
