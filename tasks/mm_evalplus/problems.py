@@ -1,4 +1,4 @@
-"""Where the problems come from: EvalPlus' own files, the hub's sets, MBPP's asserts. Reads literals, executes nothing."""
+"""Where the problems come from: EvalPlus' own files, the hub's sets, MBPP's asserts. Executes nothing."""
 
 from __future__ import annotations
 
@@ -87,14 +87,18 @@ def _hint(where: _Set) -> str:
 def _humaneval_plus(rows: Iterable[Row]) -> list[Problem]:
     return [
         Problem(
-            id=row["task_id"],
-            prompt=row["prompt"],
-            entry_point=row["entry_point"],
-            reference=row["prompt"] + row["canonical_solution"],
-            **(_evalplus_inputs(row) if "base_input" in row else _program_inputs(row["test"], _HUMANEVAL_BASE[number])),
+            row["task_id"],
+            row["prompt"],
+            row["entry_point"],
+            row["prompt"] + row["canonical_solution"],
+            **(_evalplus_inputs(row) if "base_input" in row else _program_inputs(row["test"], _humaneval_base(row))),
         )
-        for number, row in enumerate(rows)
+        for row in rows
     ]
+
+
+def _humaneval_base(row: Row) -> int:
+    return _HUMANEVAL_BASE[int(row["task_id"].removeprefix("HumanEval/"))]
 
 
 def _mbpp_plus(rows: Iterable[Row]) -> list[Problem]:
@@ -106,26 +110,22 @@ def _mbpp_plus_own(row: Row) -> Problem:
         row["task_id"],
         row["prompt"],
         row["entry_point"],
-        row["prompt"] + row["canonical_solution"],
+        row["canonical_solution"],
         **_evalplus_inputs(row),
     )
 
 
 def _mbpp_plus_hub(row: Row) -> Problem:
     """The hub's rows hold no prompt and no name of the function; both are made as EvalPlus makes them."""
-    base = len(_calls_in_tests(row["test_list"]))
+    base = _MBPP_BASE.get(row["task_id"], len(row["test_list"]))
     called = re.findall(r"assertion\((\w+)\(\*inp\)", row["test"])
     return Problem(
         f"Mbpp/{row['task_id']}",
-        f'"""\n{row["prompt"]}\n{row["test_list"][0]}\n"""\n',
+        f'"""\n{re.sub("https?://[^ ]+", "", row["prompt"])}\n{row["test_list"][0]}\n"""\n',
         called[-1],
         row["code"],
         **_program_inputs(row["test"], base),
     )
-
-
-def _calls_in_tests(tests: Sequence[str]) -> Sequence[str]:
-    return tests
 
 
 def _evalplus_inputs(row: Row) -> dict[str, Any]:
@@ -158,8 +158,14 @@ class _Names(ast.NodeTransformer):
 
 
 def _literal(node: ast.expr) -> Any:
-    return ast.literal_eval(_Names().visit(node))
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.literal_eval(_Names().visit(node))
 
+
+# The same for MBPP+, where it is not the number of the row's own asserts.
+_MBPP_BASE = {3: 5, 162: 4, 223: 3, 780: 4, 799: 6}
 
 # MBPP+ keeps its inputs as JSON, which has no tuples, sets or complex numbers. Which arguments are which, by problem:
 _EACH = frozenset(
@@ -168,7 +174,7 @@ _EACH = frozenset(
 _ENTRIES = frozenset([63, 64, 70, 75, 94, 120, 237, 272, 299, 400, 409, 413, 417, 438, 444, 473, 614, 753, 780])
 _FIRST = frozenset([250, 307, 405, 446, 617, 720, 763, 808])
 _SECOND = frozenset([106, 750])
-_DEEP = frozenset([259, 278, 401, 445, 580, 615, 791])
+_DEEP = frozenset([259, 401, 445, 580, 615, 791])
 
 
 def _argument_types(id: str) -> Callable[[list[Any]], Sequence[object]]:
@@ -178,6 +184,7 @@ def _argument_types(id: str) -> Callable[[list[Any]], Sequence[object]]:
         115: lambda call: [[set(entry) if entry else {} for entry in call[0]]],  # {} as in EvalPlus, not set()
         124: lambda call: [float(call[0]), complex(call[1])],
         252: lambda call: [complex(call[0])],
+        278: lambda call: [tuple(tuple(entry) if isinstance(entry, list) else entry for entry in call[0])],
         722: lambda call: [{key: tuple(value) for key, value in call[0].items()}, *call[1:]],
     }
     if number in by_number:
@@ -198,15 +205,15 @@ def _tuples(value: Any) -> Any:
 
 
 # How many of the inputs in the hub's HumanEval+ are HumanEval's own (different ones), by problem; its rows do not say.
-_HUMANEVAL_BASE = tuple(
-    int(count)
-    for count in (
-        "7 4 3 6 3 3 3 4 5 4 5 3 3 4 3 3 5 5 4 5 5 5 3 3 5 8 3 3 3 2 4 12 99 7 1 2 8 3 100 10 9 5 3 9 12 3 4 5 7 "
-        "7 100 7 6 105 7 5 12 8 4 5 5 12 5 7 7 5 8 7 8 25 9 9 6 8 9 4 10 9 7 4 8 6 16 5 5 4 7 6 7 8 6 6 10 5 9 7 "
-        "10 8 7 5 5 6 8 12 4 5 4 8 8 5 7 7 9 3 12 5 7 7 13 12 11 7 5 4 16 8 13 8 8 10 10 7 14 12 10 5 11 8 8 4 5 "
-        "26 11 7 12 6 7 4 7 7 10 7 4 9 6 8 14 11 10 6 3 8 4 4 "
-    ).split()
+# fmt: off
+_HUMANEVAL_BASE = (
+    7, 4, 3, 6, 3, 3, 3, 4, 5, 4, 5, 3, 3, 4, 3, 3, 5, 5, 4, 5, 5, 5, 3, 3, 5, 8, 3, 3, 3, 2, 4, 12, 99, 7, 1, 2, 8,
+    3, 100, 10, 9, 5, 3, 9, 12, 3, 4, 5, 7, 7, 100, 7, 6, 105, 7, 5, 12, 8, 4, 5, 5, 12, 5, 7, 7, 5, 8, 7, 8, 25, 9,
+    9, 6, 8, 9, 4, 10, 9, 7, 4, 8, 6, 16, 5, 5, 4, 7, 6, 7, 8, 6, 6, 10, 5, 9, 7, 10, 8, 7, 5, 5, 6, 8, 12, 4, 5, 4,
+    8, 8, 5, 7, 7, 9, 3, 12, 5, 7, 7, 13, 12, 11, 7, 5, 4, 16, 8, 13, 8, 8, 10, 10, 7, 14, 12, 10, 5, 11, 8, 8, 4,
+    5, 26, 11, 7, 12, 6, 7, 4, 7, 7, 10, 7, 4, 9, 6, 8, 14, 11, 10, 6, 3, 8, 4, 4,
 )
+# fmt: on
 MBPP_PLUS_IN_VALIDATION = frozenset(
     [*range(554, 561), *range(562, 570), 572, 573, *range(576, 582), 583, *range(585, 595), *range(596, 601)]
 )
