@@ -59,6 +59,7 @@ class Component:
     pins     evaluators: what each task consists of, for a step's identity; see `hookspecs`
     tasks    evaluators: the tasks that come with it, as (name, one line about it)
     files    mergers: given a Derivation, the files that belong beside its weights (name to text): a mergekit YAML
+    speed    names of parameters that change how fast it goes and not what comes out; no part of a step's identity
     whole    mergers: needs whole checkpoints rather than one tensor at a time
     """
 
@@ -73,6 +74,7 @@ class Component:
     pins: Callable[..., Mapping[str, str]] | None = None
     tasks: Callable[[], Sequence[tuple[str, str]]] | None = None
     files: Callable[..., Mapping[str, str]] | None = None
+    speed: tuple[str, ...] = ()
     whole: bool = False
     plugin: str = field(default="", compare=False)
 

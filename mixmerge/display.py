@@ -128,6 +128,9 @@ class LiveDisplay(PlainDisplay):
         self.live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
         self.live.start()
 
+    def started(self, step: Step) -> None:
+        self.clock.started(step)  # the panel shows what runs
+
     def tick(self, progress: Mapping[str, Mapping[str, Any]]) -> None:
         from rich.console import Group
         from rich.progress_bar import ProgressBar

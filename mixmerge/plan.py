@@ -134,7 +134,9 @@ class _Builder:
             "inputs": given.get("inputs", {}),
             "pins": given.get("pins", {}),
         }
-        step_id = content_id(body)
+        speed = use.component.speed if use else ()
+        matters = {key: value for key, value in body["parameters"].items() if key not in speed}
+        step_id = content_id({**body, "parameters": matters})
         self.steps.setdefault(step_id, Step(id=step_id, name=name, **body))
         return step_id
 

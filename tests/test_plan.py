@@ -77,6 +77,12 @@ def test_what_changes_the_outcome_changes_the_id(
     assert all(ids(other, kind) != ids(plan, kind) for kind in new_kinds)
 
 
+def test_what_only_changes_speed_is_no_part_of_an_id(plan: Plan, toy_recipe: Path, registry: Registry) -> None:
+    slower = changed(toy_recipe, registry, "{step: 0.1}", "{step: 0.1, sleep_s: 3.0}")
+    assert ids(slower, "train") == ids(plan, "train")
+    assert {step.parameters["sleep_s"] for step in slower.of_kind("train")} == {0.0, 3.0}
+
+
 def test_changed_data_changes_the_id(plan: Plan, toy_recipe: Path, registry: Registry) -> None:
     file = toy_recipe.parent / "gen.jsonl"
     file.write_text(file.read_text().replace("reply 3", "another reply"))

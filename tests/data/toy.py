@@ -15,7 +15,7 @@ from mixmerge import Checkpoint, Component, MixmergeError, Mixture, Score, Sourc
 TASKS = ("gen_dev", "sum_dev", "gen_test", "sum_test")
 
 
-@trainer(name="toy_train", version="1")
+@trainer(name="toy_train", version="1", speed=("sleep_s",))
 def toy_train(
     start: Checkpoint, data: Mixture, out: Path, seed: int, /, *, step: float, sleep_s: float = 0.0, fail: bool = False
 ) -> Mapping[str, float]:
