@@ -121,7 +121,9 @@ def _headline(contest: Contest, margin: float) -> str:
     if contest.answer == "mix":
         return f"mix: {mixture} beats the best merge {merge} by {_points(_swapped(average))}"
     reason = f"which is not clear of the margin of {margin:g}" if margin else "which includes zero"
-    return f"undecided: {merge} against the mixture {mixture} makes {_points(average, signed=True)}, {reason}"
+    if average.difference >= 0:
+        return f"undecided: {merge} is ahead of the mixture {mixture} by {_points(average)}, {reason}"
+    return f"undecided: the mixture {mixture} is ahead of {merge} by {_points(_swapped(average))}, {reason}"
 
 
 # ---- what speaks for what -------------------------------------------------------------------------------------------
