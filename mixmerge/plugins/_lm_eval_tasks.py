@@ -136,17 +136,20 @@ def _content(name: str, folder: Path) -> dict[str, str]:
     around = place.glob("*") if place == folder else place.rglob("*")
     files = [file for file in sorted(around) if file.suffix in (*_SUFFIXES, ".py")]
     digest = hashlib.sha256()
-    for file in files + _used_modules(files):
+    for file in files + _used_modules(files, folder, place):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     own = f":{name}" if found else name
     return {**found, own: f"sha256:{digest.hexdigest()}", ":python": platform.python_version()}
 
 
-def _used_modules(files: Sequence[Path]) -> list[Path]:
-    """The parts of mixmerge that decide what a task's data and verdicts are."""
+def _used_modules(files: Sequence[Path], folder: Path, place: Path) -> list[Path]:
+    """What else decides a task's data and verdicts: parts of mixmerge, and other tasks' folders that it names."""
     text = b"".join(file.read_bytes() for file in files if file.suffix == ".py")
-    used = [part for part in ("sources", "sandbox") if b"mixmerge." + part.encode() in text]
-    return [file for part in used for file in sorted((Path(mixmerge.__file__).parent / part).glob("*.py"))]
+    package = Path(mixmerge.__file__).parent
+    used = [package / part for part in ("sources", "sandbox") if b"mixmerge." + part.encode() in text]
+    beside = [other for other in sorted(folder.iterdir()) if other.is_dir() and other != place]
+    used += [other for other in beside if other.name.encode() in text]
+    return [file for part in used for file in sorted(part.glob("*.py"))]
 
 
 def _require_shipped(name: str, parameters: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from mixmerge import Checkpoint, MixmergeError, Score, SourceError, TensorStack
 from mixmerge.checkpoint import write
 from mixmerge.paths import recipes_folder, tasks_folder
+from mixmerge.plugins import _lm_eval_tasks as tasks
 from mixmerge.plugins import lm_eval as plugin
 from mixmerge.types import Derivation
 
@@ -421,3 +422,15 @@ def test_every_task_of_ours_says_what_it_is() -> None:
 def test_the_folders_that_travel_are_found() -> None:
     assert list(tasks_folder().rglob("*.yaml"))
     assert list(recipes_folder().glob("*.yaml"))
+
+
+def test_pins_cover_another_tasks_code_that_a_task_uses(tmp_path: Path) -> None:
+    """mm_code2text takes its metrics from mm_stdlib_summary."""
+    from mixmerge.paths import tasks_folder
+
+    copy = Path(shutil.copytree(tasks_folder(), tmp_path / "tasks"))
+    before = tasks._content("mm_code2text_python", copy)
+    (copy / "mm_stdlib_summary" / "utils.py").open("a").write("\n# another metric\n")
+    after = tasks._content("mm_code2text_python", copy)
+    assert after["mm_code2text_python"] != before["mm_code2text_python"]
+    assert tasks._content("mm_humaneval_plus", copy) == tasks._content("mm_humaneval_plus", tasks_folder())
