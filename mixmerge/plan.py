@@ -311,7 +311,7 @@ class _Builder:
         return {
             "name": self.recipe.name,
             "seed": self.recipe.seed,
-            "file": str(self.recipe.path),
+            "file": self.recipe.path.name,
             "text": self.recipe.text,
             "models": [_plain(asdict(model)) for model in self.models],
             "evaluations": [list(evaluation) for evaluation in self.evaluations],
