@@ -27,5 +27,6 @@ $(VENV)/.made: pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+# What was run stays: it lies in runs/, and the converted base model in ~/.cache/mixmerge (or $MIXMERGE_CACHE).
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

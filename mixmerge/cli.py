@@ -28,6 +28,7 @@ start here:  mixmerge recipe recipes/quickstart.yaml     train, merge, score and
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 interrupted."""
     arguments = _parser().parse_args(argv)
+    arguments.plugins += getattr(arguments, "more_plugins", [])
     try:
         return int(arguments.verb(arguments) or 0)
     except MixmergeError as error:
@@ -58,11 +59,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE|MODULE|no:NAME",
         help="load a plugin, or leave one out; may be given again",
     )
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    parser.set_defaults(verb=lambda _: parser.print_help())
+    verbs = parser.add_subparsers(metavar="VERB")
 
     def add(name: str, verb: Callable[..., Any], about: str, *, recipe: bool = False, js: bool = False) -> Any:
         one = verbs.add_parser(name, help=about, description=about)
         one.set_defaults(verb=verb)
+        one.add_argument("-p", "--plugin", dest="more_plugins", action="append", default=[], help=argparse.SUPPRESS)
         if recipe:
             one.add_argument("recipe", type=Path, metavar="FILE", help="a recipe, such as recipes/quickstart.yaml")
             one.add_argument(
@@ -157,6 +160,9 @@ def _check(arguments: argparse.Namespace) -> int:
     plan = build(recipe)
     print(f"{arguments.recipe}: good; {len(plan.runnable)} steps, {len(recipe.train)} trainings", end="")
     print(f", {sum(model.kind == 'merge' for model in plan.models)} merges")
+    sources = [entry.source for entry in (recipe.base, *recipe.models.values())]
+    if any(source.startswith("hf:") for source in (*sources, *(spec.source for spec in recipe.data.values()))):
+        print("the hub is asked only when the recipe runs")
     return 0
 
 
@@ -179,7 +185,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     for text in plan.later:
         print(f"{'':16}  later   {text}")
     merges = sum(model.kind == "merge" for model in plan.models)
-    print(f"{len(missing)} of {len(steps)} steps to do; {merges} merges, evaluated without being written")
+    print(f"{len(missing)} of {len(steps)} steps to do; {merges} merges, scored without being written")
     about = "unknown until the base is fetched" if needed is None else f"about {size(needed)}"
     print(f"disk needed: {about} (float32 checkpoints, and the optimizer's states while training)")
     return 0
@@ -188,7 +194,9 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _state(store: Store, step_id: str) -> str:
     if store.record(step_id):
         return "done"
-    return "failed" if store.failure(step_id) else "to do"
+    if store.failure(step_id):
+        return "failed"
+    return "begun" if store.work(step_id).is_dir() else "to do"
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -282,7 +290,8 @@ def _show(arguments: argparse.Namespace) -> int:
             print(f"  {name}: {parameter.allowed}  ({default})")
     if not components and not _show_step(Store(arguments.out / "store"), arguments.name):
         known = [component.name for component in registry]
-        raise PluginError(f"nothing is called {arguments.name!r}", hint=suggest(arguments.name, known))
+        hint = f"{suggest(arguments.name, known)}; `mixmerge plan` lists steps' ids, `mixmerge tasks` the tasks"
+        raise PluginError(f"nothing is called {arguments.name!r}", hint=hint)
     return 0
 
 

@@ -112,7 +112,7 @@ class Component:
                 allowed = self.parameters[name].allowed
                 found.append((name, f"{self.name}.{name}: {wrong}", f"allowed: {allowed}"))
         for name, parameter in self.parameters.items():
-            if parameter.required and name not in given:
+            if parameter.required and name not in given and not found:  # a misspelt name is said once
                 found.append(("", f"{self.kind} {self.name!r} needs {name!r}", f"{name}: {parameter.allowed}"))
         if not found and self.check and (wrong := self.check(**self.complete(given))):
             found.append(("", f"{self.name}: {wrong}", f"see `mixmerge show {self.name}`"))

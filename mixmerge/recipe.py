@@ -275,7 +275,9 @@ class _Sections(Reader):
         known = {*self.trained, *self.section("models")}
         experts = self.names((*at, "experts"), given.get("experts", []), known, "expert")
         if len(experts) < 2 and len(self.problems) == before:
-            self.problem(at, f"{dotted(at)} merges {len(experts)} experts", "name two or more under `experts`")
+            self.problem(
+                at, f"{dotted(at)} merges {_count(len(experts), 'expert')}", "name two or more under `experts`"
+            )
         sweep = self.mapping((*at, "sweep"), given.get("sweep", {}), ["weights", "method", "seed"])
         space: dict[str, list[Any]] = {}
         for key in ("weights", "method"):
@@ -325,7 +327,7 @@ class _Sections(Reader):
             )
             return ()
         if experts and len(numbers) != len(experts):
-            what = f"{dotted(at)} has {len(numbers)} weights for {len(experts)} experts"
+            what = f"{dotted(at)} has {_count(len(numbers), 'weight')} for {_count(len(experts), 'expert')}"
             self.problem(at, what, f"in the order of experts: {', '.join(experts)}")
         if not all(math.isfinite(w) for w in numbers) or not any(numbers):
             self.problem(at, f"{dotted(at)} is {value!r}", "weights are finite numbers, and not all zero")
@@ -340,6 +342,8 @@ class _Sections(Reader):
         choose = self.names((*at, "choose_on"), given.get("choose_on", []), None, "task")
         report = self.names((*at, "report_on"), given.get("report_on", []), None, "task")
         also = self.names((*at, "also_on"), given.get("also_on", []), None, "task")
+        if len(self.problems) > before:
+            return None
         if not choose and not report:
             self.problem(at, "eval names no task", "list tasks under `choose_on` and `report_on`; see `mixmerge tasks`")
         if not choose and any(math.prod(map(len, entry.space.values())) > 1 for entry in merge.values() if entry):
@@ -375,3 +379,7 @@ def _hints(cls: type) -> dict[str, Any]:
     import typing
 
     return typing.get_type_hints(cls, include_extras=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

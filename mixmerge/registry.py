@@ -65,7 +65,8 @@ class Registry:
         try:
             return self._components[kind, name]
         except KeyError:
-            raise PluginError(f"no {kind} is called {name!r}", hint=suggest(name, self.names(kind))) from None
+            hint = f"{suggest(name, self.names(kind))}; one of a plugin of your own needs `-p FILE`"
+            raise PluginError(f"no {kind} is called {name!r}", hint=hint) from None
 
     def names(self, kind: str) -> list[str]:
         return sorted(name for of, name in self._components if of == kind)
@@ -84,6 +85,8 @@ class Registry:
             raise PluginError(f"plugin {plugin!r}: {what}", hint=suggest(wrong, hooks)) from None
         except ValueError:
             raise PluginError(f"plugin {plugin!r} is loaded twice", hint="leave one `-p` out") from None
+        if not _marked(module):
+            raise PluginError(f"plugin {plugin!r} registers nothing", hint="decorate its hooks with @hookimpl")
 
     def _collect(self) -> None:
         for kind, hook in _HOOK_OF.items():

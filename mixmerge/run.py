@@ -188,16 +188,19 @@ def _check_space(plan: Plan, missing: list[Step], store: Store) -> None:
 
 
 def estimate_bytes(plan: Plan, missing: list[Step], store: Store) -> float | None:
-    """Disk that the missing steps will need at their peak: float32 checkpoints, and Adam's two states while training.
+    """Disk that the missing steps will need at their peak: float32 checkpoints, what the hub sends (taken as 16-bit),
+    and Adam's two states while training.
 
     None when the base's size cannot be known before it is fetched.
     """
     parameters = base_parameters(plan, store)
     if parameters is None:
         return None
-    written = sum(step.kind in ("train", "export") or (step.kind == "merge") for step in missing)
+    written = sum(step.kind in ("train", "export", "merge") for step in missing)
+    to_keep = sum(entry.keep != "none" for entry in plan.recipe.merge.values()) if plan.later else 0
+    fetched = sum(step.kind == "source" and str(step.content["source"]).startswith("hf:") for step in missing)
     training = 3 * any(step.kind == "train" for step in missing)
-    return 4.0 * parameters * (written + training)
+    return 4.0 * parameters * (written + to_keep + training) + 2.0 * parameters * fetched
 
 
 def base_parameters(plan: Plan, store: Store) -> float | None:

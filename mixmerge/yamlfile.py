@@ -57,7 +57,8 @@ def read(path: Path) -> YamlFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise RecipeError([Problem(str(path), f"cannot be read: {reason.lower()}")]) from None
+        hint = "give the path of a recipe, such as recipes/quickstart.yaml"
+        raise RecipeError([Problem(str(path), f"cannot be read: {reason.lower()}", hint)]) from None
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
@@ -70,7 +71,8 @@ def read(path: Path) -> YamlFile:
         data = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError([Problem(f"{path}:{line}", f"no valid YAML: {error.problem}")]) from None
+        hint = "look for a tab, a bracket that is not closed, or a missing blank after a colon, here or a line above"
+        raise RecipeError([Problem(f"{path}:{line}", f"no valid YAML: {error.problem}", hint)]) from None
     finally:
         loader.dispose()
     return YamlFile(path, text, data, lines)

@@ -73,6 +73,6 @@ def test_the_tasks_run_in_plain_lm_eval(tiny_model_dir: Callable[..., Path], tmp
     assert "pass@1" in done.stdout
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", README))
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)h#][^)]*)\)", README))
 def test_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()

@@ -75,7 +75,7 @@ BAD = {
         "mixes `all` with shares",
         "every one `all`",
     ),
-    "one expert": ("[gen_expert, sum_expert]", "[gen_expert]", 12, "merges 1 experts", "two or more"),
+    "one expert": ("[gen_expert, sum_expert]", "[gen_expert]", 12, "merges 1 expert", "two or more"),
     "key twice": ("seed: 7", "seed: 7\nseed: 8", 3, "'seed' stands twice", ""),
     "no YAML": ("seed: 7", "seed: [7", 3, "no valid YAML", ""),
     "missing model": ("base: {model: ", "base: {model: /nowhere", 1, "/nowhere", ""),

@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, job: Job) -> None:
         self.job = job
         self.saved = self.printed = time.monotonic()
+        self.losses: deque[float] = deque(maxlen=10)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Mapping[str, float], **_: Any) -> None:
         if "loss" not in logs:
@@ -144,7 +146,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 )
         if not state.is_world_process_zero:
             return
-        note = f"loss {logs['loss']:.3f}"
+        self.losses.append(logs["loss"])  # one step's loss jumps with the rows in it
+        note = f"loss {sum(self.losses) / len(self.losses):.3f}, mean of {len(self.losses)} steps"
         progress(self.job.out, state.global_step, state.max_steps, note)
         if time.monotonic() - self.printed > _PRINT_EVERY_S or state.global_step in (1, state.max_steps):
             self.printed = time.monotonic()
