@@ -7,7 +7,6 @@ templating, no environment variables, no code.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -368,11 +367,6 @@ class _Sections(Reader):
         except SourceError as error:
             self.problem(at, error.message, error.hint)
             return {}
-
-
-def points(space: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every point of a space, row-major in the order of its keys."""
-    return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
 
 
 def _hints(cls: type) -> dict[str, Any]:

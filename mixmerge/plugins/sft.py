@@ -27,7 +27,8 @@ from mixmerge import Checkpoint, Component, MixmergeError, Mixture, StepError, h
 _CHECKPOINTS = "checkpoints"
 _LAUNCHER = "MIXMERGE_SFT_LAUNCHER"  # the process that a launched one must not outlive
 _CPU_ALLOCATOR = {
-    # Large tensors in huge pages: a step of a 135M model took a quarter less processor time, and memory stayed flat.
+    # Large tensors in huge pages: as quick as keeping everything on the heap (156 against 153 tokens per CPU second),
+    # and memory stays flat where that grew from 2.7 to 6 GB.
     # It must stand in the environment before Python starts.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
