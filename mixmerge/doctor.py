@@ -22,7 +22,7 @@ def examine() -> dict[str, object]:
     accelerators = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     workers, threads = local_size()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    layers = sandbox.isolation()
+    isolation = sandbox.isolation()
     return {
         "machine": f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} cores",
         "memory": f"{pages / 2**30:.1f} GiB",
@@ -30,7 +30,7 @@ def examine() -> dict[str, object]:
         "accelerator": accelerators or "none: everything runs on the CPU",
         "bf16": _bf16(),
         "local executor": f"{workers} workers of {threads} threads",
-        "isolation": list(layers) or "none: generated programs run with limits only",
+        "isolation": [f"level {isolation.level}", *isolation.layers],
         "extras": [
             f"{name} ({use}): {'yes' if importlib.util.find_spec(name) else 'no'}" for name, use in _EXTRAS.items()
         ],

@@ -6,6 +6,7 @@
     ├── SourceError             a model or a dataset cannot be had, or is not what it claims to be
     ├── CheckpointError         weights are missing, pickled, misaligned, or not finite
     ├── StoreError              the store is locked, full, or damaged
+    ├── SandboxError            this host cannot isolate programs as far as is required
     └── StepError               a step failed while running; names its log
 
 A message says where, what and what is allowed, in lower case and without a full stop; `hint` says how to mend it.
@@ -75,6 +76,10 @@ class CheckpointError(MixmergeError):
 
 class StoreError(MixmergeError):
     """The store is locked by another run, full, or damaged."""
+
+
+class SandboxError(MixmergeError):
+    """This host cannot isolate programs as far as is required."""
 
 
 class StepError(MixmergeError):

@@ -1,0 +1,272 @@
+"""The caller's side of a fork server or a checker: starts it, locked down as far as the host allows; talks to it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from . import files, wire
+from .values import Isolation
+
+_HERE = Path(__file__).parent
+_NOBODY = 65534
+# what programs that models write import most: paid once per fork server
+_PRELOAD = (
+    "abc",
+    "array",
+    "bisect",
+    "calendar",
+    "cmath",
+    "collections",
+    "contextlib",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "numbers",
+    "operator",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "textwrap",
+    "types",
+    "typing",
+    "unicodedata",
+)
+
+
+# the package's modules without the package around it, which imports much more
+_START = """\
+import sys, types
+package = types.ModuleType("mixmerge_sandbox")
+package.__path__ = [{folder!r}]
+sys.modules["mixmerge_sandbox"] = package
+from mixmerge_sandbox import forkserver
+forkserver.main({control}, {parent})
+"""
+
+
+class Refused(OSError):
+    """The host refused a layer, or the process did not start."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a box is made: `role` is "candidate" or "checker"; `without` leaves out layers, so that tests can see what
+    the others do alone ("namespaces", "landlock", "seccomp", "nobody")."""
+
+    role: str
+    numpy: bool = False
+    file_mb: int = 64
+    without: tuple[str, ...] = ()
+
+
+class Box:
+    """One process in the sandbox. It ends with the thread that made it."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.work = ""
+        self.spoilt = False  # something is left that a candidate wrote
+        for namespaces in _ladder(kind.without):
+            try:
+                self._start(namespaces)
+            except Refused:
+                self.close()
+                if not namespaces:
+                    raise
+            else:
+                _found[kind.without] = namespaces
+                return
+
+    def _start(self, namespaces: str) -> None:
+        ours, theirs = socket.socketpair()
+        self.control = ours
+        start = _START.format(folder=str(_HERE), control=theirs.fileno(), parent=os.getpid())
+        # -S: no installed packages. -I would ignore PYTHONHASHSEED, so the environment is made anew instead
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-s", "-S", "-c", start],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=_environment(),
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        body = None
+        with contextlib.suppress(OSError):
+            wire.send(ours, json.dumps(self._settings(namespaces)).encode())
+            body = wire.receive(ours)
+        assert self.process.stderr is not None
+        with self.process.stderr as told:
+            # closed by a server that is ready: what is there was written by one that failed
+            why = "" if body else told.read().decode(errors="replace").strip().rpartition("\n")[2]
+        self.info: dict[str, Any] = json.loads(body) if body else {"error": why or "it ended while it started"}
+        if "error" in self.info:
+            raise Refused(self.info["error"])
+
+    def _settings(self, namespaces: str) -> dict[str, Any]:
+        folders = _numpy_folders() if self.kind.numpy else []
+        nobody = not namespaces and "nobody" not in self.kind.without and _can_be_nobody()
+        if not namespaces:
+            self.work = os.path.realpath(tempfile.mkdtemp(prefix="mixmerge-sandbox-"))
+            if nobody:
+                os.chown(self.work, _NOBODY, _NOBODY)
+        return {
+            "role": self.kind.role,
+            "namespaces": namespaces,
+            "nobody": nobody,
+            "work": self.work,
+            "visible": [*_visible(), *folders],
+            "hidden": _hidden(),
+            "readable": [*(_visible() if namespaces else _readable()), *folders],
+            "preload": [*_PRELOAD, *(["numpy"] if folders else [])],
+            "path": [str(Path(folders[0]).parent)] if folders else [],
+            "file_mb": self.kind.file_mb,
+            "without": list(self.kind.without),
+        }
+
+    @property
+    def isolation(self) -> Isolation:
+        names = self.info["layers"]
+        level = 0
+        if "seccomp" in names:
+            level = 3 if "read-only root" in names else 2 if "landlock" in names else 1
+        return Isolation(level, tuple(names), self.info["landlock_abi"], self.info["uid"], platform.release())
+
+    def say(self, message: object, descriptors: Sequence[int] = ()) -> None:
+        wire.send(self.control, json.dumps(message).encode(), descriptors)
+
+    def hear(self) -> tuple[Any, list[int]]:
+        """The next message and its file descriptors. EOFError when the process has ended."""
+        body, descriptors = wire.receive_with(self.control)
+        if body is None:
+            raise EOFError
+        return json.loads(body), descriptors
+
+    def close(self) -> None:
+        self.control.close()  # a fork server that reads the end of it ends everything below
+        self.process.kill()
+        self.process.wait()
+        if self.work:
+            with contextlib.suppress(OSError):
+                files.empty(self.work)
+                os.rmdir(self.work)
+
+
+# -- what the host grants ----------------------------------------------------------------------------------------
+
+_found: dict[tuple[str, ...], str] = {}
+_lock = threading.Lock()
+
+
+def _ladder(without: tuple[str, ...]) -> list[str]:
+    """Ways to namespaces to try, best first; the one that worked, once one has."""
+    if without in _found:
+        return [_found[without]]
+    if "namespaces" in without or not sys.platform.startswith("linux"):
+        return [""]
+    return [*(["own"] if os.geteuid() == 0 else []), "user", ""]
+
+
+@cache
+def isolation(without: tuple[str, ...] = ()) -> Isolation:
+    """What holds on this host, found by trying."""
+    box = Box(Kind("candidate", without=without))
+    try:
+        return box.isolation
+    finally:
+        box.close()
+
+
+def _environment() -> dict[str, str]:
+    own = {"PATH": "/nonexistent", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+    own["MALLOC_ARENA_MAX"] = "2"  # each arena takes address space, which is limited
+    # an interpreter that is not where it was built may need these two to start at all
+    return own | {name: os.environ[name] for name in ("PYTHONHOME", "LD_LIBRARY_PATH") if name in os.environ}
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _standard_library() -> list[str]:
+    return sorted({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
+
+
+@cache
+def _visible() -> list[str]:
+    """What is in the root of a sandbox with namespaces: the standard library, shared libraries, a few devices."""
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    libraries = [f"/lib/{multiarch}", f"/usr/lib/{multiarch}", "/lib64", "/usr/lib64"] if multiarch else []
+    libraries = [path for path in libraries if os.path.isdir(path)] or ["/lib", "/usr/lib", "/lib64", "/usr/lib64"]
+    own = Path(sysconfig.get_config_var("LIBDIR") or "/nonexistent")
+    beside = [str(path) for path in own.glob("*.so*")] if str(own) not in (*libraries, "/usr/lib", "/lib") else []
+    others = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
+    found = [*libraries, *_standard_library(), *beside, *others]
+    return [path for path in dict.fromkeys(found) if os.path.exists(path)]
+
+
+_PACKAGES = ("site-packages", "dist-packages")
+
+
+@cache
+def _hidden() -> list[str]:
+    """Folders of installed packages below visible ones: data sets lie in those."""
+    below = [path for path in _visible() if os.path.isdir(path)]
+    pythons = [str(python) for path in below for python in Path(path).glob("python3*")]
+    return [f"{path}/{name}" for path in (*below, *pythons) for name in _PACKAGES if os.path.isdir(f"{path}/{name}")]
+
+
+@cache
+def _readable() -> list[str]:
+    """The same for Landlock, which cannot hide what lies below: entries of the standard library, one by one."""
+    library = [entry for folder in _standard_library() for entry in Path(folder).iterdir()]
+    kept = [str(entry) for entry in library if entry.name not in _PACKAGES]
+    return [*kept, *(path for path in _visible() if path not in _standard_library())]
+
+
+@cache
+def _numpy_folders() -> list[str]:
+    """numpy's own folders, without those of other packages beside them; [] where it is not installed."""
+    spec = importlib.util.find_spec("numpy")
+    if spec is None or spec.origin is None:
+        return []
+    package = Path(os.path.realpath(spec.origin)).parent
+    libraries = package.parent / "numpy.libs"
+    return [str(package), *([str(libraries)] if libraries.is_dir() else [])]
+
+
+@cache
+def _can_be_nobody() -> bool:
+    """Whether root can become another user and still read Python. Below a folder that only root may enter it cannot."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return False
+    places = [Path(path) for path in (*_standard_library(), *_numpy_folders())]
+    return all(folder.stat().st_mode & 0o001 for place in places for folder in (place, *place.parents))

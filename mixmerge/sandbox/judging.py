@@ -1,0 +1,420 @@
+"""One candidate at a time: starts it in a box, lets it supply values, and decides.
+
+`compare` holds the expected outputs and compares bytes as they arrive; `split` lets a checker run the tests. In both,
+time is the CPU time of the candidate's process, asked of the fork server; a wall clock only ends what makes no
+progress, and waiting for a CPU is not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from . import wire
+from .box import Box
+from .values import Cases, Digest, Job, Limits, Opaque, Outcome, Program, Raised, Tests, Verdict, packed_inputs
+
+_TICK_S = 0.25
+_CHECKER_S = 5.0  # what a checker gets to find out that its candidate has ended
+_LOOSE = 256 << 10  # bytes: a value of another form may be this long, or eight times the expected one
+_LONGEST = 1 << 20  # bytes of marshalled data that a Program may return as they are
+
+Over = Literal["cpu", "idle", "files", "call", "output", ""]
+
+
+class Run:
+    """A candidate's process that is running: its socket, and what its fork server says of it."""
+
+    def __init__(self, box: Box, limits: Limits) -> None:
+        self.box, self.limits = box, limits
+        self.final: dict[str, Any] | None = None
+        self.over: Over = ""
+        self.channel, theirs = socket.socketpair()
+        request = {
+            "cpu_s": limits.cpu_s,
+            "idle_s": limits.patience_s,
+            "memory_mb": limits.memory_mb,
+            "file_mb": limits.file_mb,
+        }
+        with theirs:
+            box.say(request, [theirs.fileno()])
+
+    def end(self) -> dict[str, Any]:
+        """Stop it if it runs, and wait for the last that is said of it."""
+        self.channel.close()
+        if self.final is None:
+            self.box.say({"stop": True})
+        while self.final is None:
+            self.hear()
+        return self.final
+
+    def hear(self) -> float | None:
+        """One message of the fork server; CPU seconds where it tells those."""
+        message, descriptors = self.box.hear()
+        if "why" in message:
+            self.final = message
+            self.box.spoilt = self.box.spoilt or message["dirty"]
+            if message["why"] in ("cpu", "files"):
+                self.over = message["why"]
+        elif "idle" in message:
+            self.weigh(message, descriptors)
+        return None if "idle" in message else message.get("used")
+
+    def weigh(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """It has not used a CPU for long: has it waited for one?"""
+        queued = _queued_s(descriptors[0]) if descriptors else None
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if queued is None:
+            # such a host does not tell: then any progress worth the name is taken for a queue
+            stuck = message["used"] < 0.05 * message["waited"]
+        else:
+            stuck = message["waited"] - message["used"] - queued > 0.9 * self.limits.patience_s
+        if stuck:
+            self.stop("idle")
+
+    def stop(self, why: Over) -> None:
+        self.over = self.over or why
+        if self.final is None:
+            self.box.say({"stop": True})
+
+    def used(self) -> float | None:
+        """CPU seconds so far; None when it has ended."""
+        if self.final is not None:
+            return None
+        self.box.say({"ask": "used"})
+        while self.final is None:
+            if (used := self.hear()) is not None:
+                return used
+        return None
+
+    def failure(self) -> tuple[Literal["fail", "timeout"], str]:
+        """Status and detail of what has ended without supplying all."""
+        assert self.final is not None
+        limits = self.limits
+        if self.over == "cpu":
+            return "timeout", f"over its limit of {limits.cpu_s:g} s of CPU time"
+        if self.over == "idle":
+            return "timeout", f"no progress for {limits.patience_s:g} s"
+        if self.over == "files":
+            return "fail", f"over its limit of {limits.file_mb} MiB of files"
+        code = os.waitstatus_to_exitcode(self.final["status"])
+        if code == -signal.SIGXCPU:
+            return "timeout", f"over its limit of {limits.cpu_s:g} s of CPU time"
+        return (
+            "fail",
+            f"its process was killed by signal {-code}" if code < 0 else f"its process ended with status {code}",
+        )
+
+
+def _queued_s(pidfd: int) -> float | None:
+    """Seconds that a process has waited for a CPU, of all its threads; None where the kernel does not say."""
+    try:
+        info = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+        pid = next(line.split()[1] for line in info.splitlines() if line.startswith("Pid:"))
+        stats = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        return sum(int(fields[1]) for fields in stats) / 1e9 if stats else None
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+# -- outputs as data -----------------------------------------------------------------------------------------------
+
+
+class Batch:
+    """A candidate that is asked for many calls: loads it, sends the inputs, and hands out what arrives."""
+
+    def __init__(self, run: Run, entry_point: str, limits_s: tuple[float, ...], form: dict[str, Any]) -> None:
+        self.run, self.limits_s = run, limits_s
+        self.settings = {"entry": entry_point, "limits": limits_s, **form}
+        self.frames = wire.Frames()
+        self.waiting: deque[bytes] = deque()
+        self.agreed = 0  # calls that are answered: which one's limit counts now
+        self.mark: tuple[int, float] | None = None
+        self.poll = select.poll()
+        self.poll.register(run.channel, select.POLLIN)
+        self.poll.register(run.box.control, select.POLLIN)
+
+    def load(self, code: str) -> str:
+        """Load the code; what is wrong with it, or ""."""
+        self.say(wire.dumps(["load", code]))
+        body = self.frame()
+        if body is None:
+            return "its process ended while the code was loaded"
+        if len(body) > _LOOSE:
+            return f"an answer of {len(body)} bytes while the code was loaded"
+        reply = wire.loads(body, lambda *_: None)
+        return "" if type(reply) is list and reply[:1] == ["r"] else _told(reply)
+
+    def begin(self, inputs: bytes) -> None:
+        """Ask for the calls; see `values.packed_inputs`."""
+        self.say(wire.dumps(wire.encode(["batch", self.settings], str)))
+        self.say(inputs)
+
+    def say(self, body: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has ended: reading will tell
+            wire.send(self.run.channel, body)
+
+    def chunk(self) -> bytes:
+        """Bytes that have arrived, b"" at the end; meanwhile, limits are kept."""
+        while True:
+            events = {descriptor for descriptor, _ in self.poll.poll(_TICK_S * 1000)}
+            if self.run.box.control.fileno() in events:
+                self.run.hear()
+                if self.run.final is not None:
+                    self.poll.unregister(self.run.box.control)
+            if self.run.channel.fileno() in events:
+                try:
+                    return self.run.channel.recv(1 << 18)
+                except OSError:
+                    return b""
+            if not events:
+                self.keep_time()
+
+    def keep_time(self) -> None:
+        """A candidate may catch what ends a call that takes too long; it does not survive this."""
+        used, limit = self.run.used(), self.limits_s[self.agreed] if self.agreed < len(self.limits_s) else None
+        if used is None or limit is None:
+            return
+        if self.mark is None or self.mark[0] != self.agreed:
+            self.mark = (self.agreed, used)
+        elif used - self.mark[1] > 1.25 * limit + 0.5:
+            self.run.stop("call")
+
+    def frame(self) -> bytes | None:
+        """The next frame, None at the end."""
+        while not self.waiting:
+            data = self.chunk()
+            if not data:
+                return None
+            self.waiting += self.frames.feed(data)
+        return self.waiting.popleft()
+
+    def value(self, index: int) -> bytes | None:
+        """The reply that holds the value of a call, of which its bytes or their digest came before."""
+        self.say(wire.dumps(["get", index]))
+        passed: list[bytes] = []
+        while (body := self.frame()) is not None and body[:1] != b"g":
+            passed.append(body)
+        self.waiting.extendleft(reversed(passed))
+        return None if body is None else body[1:]
+
+
+def compare(box: Box, job: Job, cases: Cases) -> Verdict:
+    """Judge by comparing outputs; stops at the first that does not agree."""
+    run = Run(box, job.limits)
+    batch = Batch(run, job.entry_point, cases.limits_s, {"longest": 96, "data": False, "timed": False})
+    try:
+        wrong = batch.load(job.code)
+        if not wrong:
+            batch.begin(cases.inputs)
+            wrong = _disagreement(batch, cases)
+    except wire.Malformed as error:
+        wrong = f"a reply that cannot be read: {error}"
+    final = run.end()
+    used = float(final["cpu_s"])
+    if not wrong:
+        return Verdict("pass", "", "data", len(cases.ends), used)
+    if wrong == _ENDED:
+        status, wrong = run.failure()
+        if run.over == "call":
+            status, wrong = "timeout", _over_call(batch)
+        return Verdict(status, f"call {batch.agreed}: {wrong}", "data", batch.agreed, used)
+    status = "timeout" if run.over in ("cpu", "idle", "call") or wrong.endswith(_OVER_CALL) else "fail"
+    return Verdict(status, wrong, "data", batch.agreed, used)
+
+
+_ENDED = "ended"
+_OVER_CALL = "s of CPU time for one call"
+
+
+def _over_call(batch: Batch) -> str:
+    return f"over its limit of {batch.limits_s[batch.agreed]:g} {_OVER_CALL}"
+
+
+def _disagreement(batch: Batch, cases: Cases) -> str:
+    """Compare what arrives with what is expected; what is wrong first, or ""."""
+    matched = 0  # bytes of the stream
+    while matched < len(cases.stream):
+        data = batch.chunk()
+        if not data:
+            return _ENDED
+        if cases.stream.startswith(data, matched):
+            matched += len(data)
+            batch.agreed = bisect_right(cases.ends, matched)
+            continue
+        begin = cases.ends[batch.agreed - 1] if batch.agreed else 0
+        batch.waiting += batch.frames.feed(cases.stream[begin:matched] + data)
+        return _by_frames(batch, cases)
+    return ""
+
+
+def _by_frames(batch: Batch, cases: Cases) -> str:
+    """The same frame by frame, from the first that differs on."""
+    calls, stream, ends = len(cases.ends), cases.stream, cases.ends
+    while True:
+        body = batch.frame()
+        if body is None:
+            return _ENDED
+        index = batch.agreed
+        if index == calls:
+            return "" if body[:1] == b"." else "more answers than calls"
+        begin = ends[index - 1] if index else 0
+        if stream[begin + 4 : ends[index]] != body and (wrong := _second_look(batch, cases, index, body)):
+            return f"call {index}: {wrong}"
+        batch.agreed += 1
+
+
+def _second_look(batch: Batch, cases: Cases, index: int, body: bytes) -> str:
+    """Whether an output whose bytes differ is right all the same; what is wrong, or ""."""
+    kind, reply = body[:1], body[1:]
+    if kind in (b"m", b"h"):
+        found = batch.value(index)
+        if found is None:
+            return "its process ended"
+        reply = found
+    elif kind not in (b"j", b"e"):
+        return "ended early" if kind == b"." else "an answer of another form"
+    # so long a value cannot be the expected one, and comparing a stranger's sets and dicts can take long
+    if len(reply) > max(_LOOSE, 8 * cases.sizes[index]):
+        return f"a value of {len(reply)} bytes"
+    value = wire.loads(reply, lambda _, name: Opaque(name))
+    if type(value) is not list or len(value) != 2 or value[0] != "r":
+        told = _told(value)
+        return _over_call(batch) if told.startswith("OutOfTime") else told
+    try:
+        return "" if cases.agrees(index, value[1]) else f"a wrong value: {_short(value[1])}"
+    except Exception as error:
+        return f"a value that cannot be compared: {type(error).__name__}"
+
+
+def _told(reply: Any) -> str:
+    if type(reply) is list and len(reply) == 3 and reply[0] == "e":
+        return f"{reply[1]}: {reply[2]}"[:300]
+    return "a reply of another form"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# -- values wanted -------------------------------------------------------------------------------------------------
+
+
+def supply(box: Box, program: Program, limits: Limits) -> Outcome:
+    """Run a program for its outputs."""
+    run = Run(box, limits)
+    times = tuple(limits.cpu_s for _ in program.inputs)
+    batch = Batch(run, program.entry_point, times, {"longest": _LONGEST, "data": True, "timed": True})
+    outputs: list[object] = []
+    seconds: tuple[float, ...] = ()
+    try:
+        wrong = batch.load(program.code)
+        if not wrong:
+            batch.begin(packed_inputs(program.inputs))
+            wrong, seconds = _collect(batch, outputs, limits.output_kb << 10)
+    except wire.Malformed as error:
+        wrong = f"a reply that cannot be read: {error}"
+    run.end()
+    held = tuple(box.info["layers"])
+    if not wrong:
+        return Outcome("ok", tuple(outputs), seconds, "", held)
+    if wrong == _ENDED:
+        wrong = f"call {len(outputs)}: {run.failure()[1]}"
+    timeout = run.over in ("cpu", "idle", "call")
+    return Outcome("timeout" if timeout else "error", tuple(outputs), seconds, wrong, held)
+
+
+def _collect(batch: Batch, outputs: list[object], most: int) -> tuple[str, tuple[float, ...]]:
+    size = 0
+    while (body := batch.frame()) is not None:
+        kind, reply = body[:1], body[1:]
+        size += len(body)
+        if size > most:
+            return f"more than {most >> 10} KiB of output", ()
+        if kind == b".":
+            seconds = wire.loads(reply, lambda *_: None)
+            if len(outputs) != len(batch.limits_s):
+                return f"{len(outputs)} answers to {len(batch.limits_s)} calls", ()
+            return "", tuple(map(float, seconds))
+        if len(outputs) == len(batch.limits_s):
+            return "more answers than calls", ()
+        outputs.append(_output(kind, reply))
+        batch.agreed = len(outputs)
+    return _ENDED, ()
+
+
+def _output(kind: bytes, reply: bytes) -> object:
+    if kind == b"h":
+        return Digest(reply[:32], int.from_bytes(reply[32:], "little"))
+    value = wire.loads(reply, lambda _, name: Opaque(name))
+    if type(value) is list and len(value) == 2 and value[0] == "r":
+        return value[1]
+    if type(value) is list and len(value) == 3 and value[0] == "e":
+        return Raised(str(value[1]), str(value[2]))
+    raise wire.Malformed("a reply of another form")
+
+
+# -- tests, away from the candidate --------------------------------------------------------------------------------
+
+
+def split(box: Box, checker: Callable[[], Box], discard: Callable[[], None], job: Job, tests: Tests) -> Verdict:
+    """Let a checker run the tests over the candidate. `checker` gives one that is well, `discard` ends it."""
+    judge = checker()
+    run = Run(box, job.limits)
+    body = {
+        "code": job.code,
+        "entry_point": job.entry_point,
+        "test": tests.test,
+        "prompt": tests.prompt,
+        "check": tests.check,
+    }
+    with run.channel:  # the checker's from here on
+        judge.say(body, [run.channel.fileno()])
+    said = _listen(run, judge)
+    if said is None:
+        discard()
+    final = run.end()
+    status, detail = said or ("fail", "the checker did not get over what the candidate supplied")
+    if status == "pass":
+        return Verdict("pass", "", "split", 0, final["cpu_s"])
+    if final["why"] != "stopped" or run.over:
+        ended, why = run.failure()
+        if ended == "timeout" or detail.startswith("the candidate's process ended"):
+            return Verdict(ended, why, "split", 0, final["cpu_s"])
+    return Verdict("fail", detail, "split", 0, final["cpu_s"])
+
+
+def _listen(run: Run, judge: Box) -> tuple[str, str] | None:
+    """What the checker says; None when it does not get to say anything."""
+    poll = select.poll()
+    for box in (judge, run.box):
+        poll.register(box.control, select.POLLIN)
+    deadline = None
+    while deadline is None or time.monotonic() < deadline:
+        events = {descriptor for descriptor, _ in poll.poll(_TICK_S * 1000)}
+        if judge.control.fileno() in events:
+            try:
+                status, detail = judge.hear()[0]
+            except EOFError:
+                return None
+            return status, detail
+        if run.box.control.fileno() in events:
+            run.hear()
+            if run.final is not None:
+                poll.unregister(run.box.control)
+                deadline = time.monotonic() + _CHECKER_S
+    return None

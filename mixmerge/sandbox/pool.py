@@ -1,0 +1,167 @@
+"""Many candidates: workers, each a thread with boxes of its own, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ..errors import SandboxError
+from .box import Box, Kind, isolation
+from .judging import compare, split, supply
+from .values import Cases, Job, Limits, Outcome, Program, Verdict
+
+_DEFAULT = Limits()
+ALLOW, REQUIRE = "MIXMERGE_ALLOW_UNSANDBOXED", "MIXMERGE_REQUIRE_ISOLATION"
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+Progress = Callable[[int, int], None]
+
+
+def judge(
+    jobs: Sequence[Job],
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    without: Sequence[str] = (),
+) -> list[Verdict]:
+    """Judge candidates, `workers` at a time (None: as many as there are CPUs); verdicts in the order of `jobs`.
+
+    `progress(done, all)` is called after each. `without` leaves out layers, so that tests can see what the others do
+    alone. Raises SandboxError where the host isolates less than is required; see `require`.
+    """
+    file_mb = max((job.limits.file_mb for job in jobs), default=64)
+    return _each(jobs, lambda worker, job: worker.verdict(job), workers, file_mb, progress, tuple(without))
+
+
+def run_programs(
+    programs: Sequence[Program], *, limits: Limits = _DEFAULT, workers: int | None = None, without: Sequence[str] = ()
+) -> list[Outcome]:
+    """Run programs for what they return; outcomes in the order of `programs`. The rest is as for `judge`."""
+    return _each(
+        programs,
+        lambda worker, program: worker.outcome(program, limits),
+        workers,
+        limits.file_mb,
+        None,
+        tuple(without),
+    )
+
+
+def require(without: tuple[str, ...] = ()) -> None:
+    """Raise SandboxError unless this host isolates candidates as far as it must.
+
+    At least to level 1, unless the environment says MIXMERGE_ALLOW_UNSANDBOXED=1; to the level that
+    MIXMERGE_REQUIRE_ISOLATION names, where it does.
+    """
+    wanted = os.environ.get(REQUIRE, "")
+    if wanted not in ("", "0", "1", "2", "3"):
+        raise SandboxError(f"{REQUIRE} is {wanted!r}", hint="allowed: 0, 1, 2, 3")
+    least = int(wanted or (0 if os.environ.get(ALLOW, "") not in ("", "0") else 1))
+    found = isolation(without)
+    if found.level < least:
+        raise SandboxError(
+            f"this host isolates programs to level {found.level} ({', '.join(found.layers)}), and {least} is required",
+            hint="`mixmerge doctor` says what is missing; Linux 5.13 with seccomp and Landlock gives level 2"
+            + (f"; {ALLOW}=1 runs them all the same, as you, with limits only" if least == 1 else ""),
+        )
+
+
+def _each(
+    items: Sequence[Item],
+    do: Callable[[_Worker, Item], Found],
+    workers: int | None,
+    file_mb: int,
+    progress: Progress | None,
+    without: tuple[str, ...],
+) -> list[Found]:
+    if not items:
+        return []
+    require(without)
+    found: dict[int, Found] = {}
+    waiting = deque(range(len(items)))
+    lock = threading.Lock()
+
+    def work() -> None:
+        with _Worker(file_mb, without) as worker:
+            while waiting:
+                try:
+                    index = waiting.popleft()
+                except IndexError:
+                    return
+                found[index] = do(worker, items[index])
+                if progress:
+                    with lock:
+                        progress(len(found), len(items))
+
+    count = max(1, min(workers or len(os.sched_getaffinity(0)), len(items)))
+    with ThreadPoolExecutor(count, thread_name_prefix="mixmerge-sandbox") as pool:
+        try:
+            for future in [pool.submit(work) for _ in range(count)]:
+                future.result()
+        finally:
+            waiting.clear()  # after an interrupt the others end with the candidate that they are at
+    return [found[index] for index in range(len(items))]
+
+
+class _Worker:
+    """Boxes of one thread, made when they are needed and replaced when they are spoilt."""
+
+    def __init__(self, file_mb: int, without: tuple[str, ...]) -> None:
+        self._file_mb, self._without = file_mb, without
+        self._boxes: dict[str, Box] = {}
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._boxes):
+            self._discard(name)
+
+    def verdict(self, job: Job) -> Verdict:
+        against = job.against
+        if isinstance(against, Cases):
+            return self._try(job.code, lambda box: compare(box, job, against))
+        return self._try(
+            job.code,
+            lambda box: split(box, lambda: self._box("checker"), lambda: self._discard("checker"), job, against),
+        )
+
+    def outcome(self, program: Program, limits: Limits) -> Outcome:
+        return self._try(program.code, lambda box: supply(box, program, limits))
+
+    def _try(self, code: str, do: Callable[[Box], Found]) -> Found:
+        """Once more in new boxes when the fork server is gone: the host may have ended it for want of memory."""
+        name = "numpy" if "numpy" in code else "candidate"
+        for last in (False, True):
+            try:
+                box = self._box(name)
+                found = do(box)
+            except (OSError, EOFError) as error:
+                self._discard(name)
+                self._discard("checker")
+                if last:
+                    raise SandboxError(
+                        f"the sandbox ended twice on one program ({error or type(error).__name__})",
+                        hint="is there memory left? `mixmerge doctor` shows the sandbox",
+                    ) from error
+            else:
+                if box.spoilt:
+                    self._discard(name)
+                return found
+        raise AssertionError("unreachable")
+
+    def _box(self, name: str) -> Box:
+        """The thread's box of that name: a fork server with or without numpy, which costs each fork, or a checker."""
+        if name not in self._boxes:
+            role = "checker" if name == "checker" else "candidate"
+            numpy = name != "candidate"
+            self._boxes[name] = Box(Kind(role, numpy=numpy, file_mb=self._file_mb, without=self._without))
+        return self._boxes[name]
+
+    def _discard(self, name: str) -> None:
+        if name in self._boxes:
+            self._boxes.pop(name).close()
