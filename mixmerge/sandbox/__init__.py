@@ -16,6 +16,7 @@ level 3 namespaces (a read-only root with the standard library and numpy, no net
 
 from .box import isolation
 from .pool import judge, require, run_programs
+from .probes import Probe, check, probe
 from .values import (
     Cases,
     Digest,
@@ -39,13 +40,16 @@ __all__ = [
     "Limits",
     "Opaque",
     "Outcome",
+    "Probe",
     "Program",
     "Raised",
     "Tests",
     "Verdict",
+    "check",
     "isolation",
     "judge",
     "pack",
+    "probe",
     "require",
     "run_programs",
 ]

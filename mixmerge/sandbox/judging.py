@@ -228,7 +228,7 @@ def compare(box: Box, job: Job, cases: Cases) -> Verdict:
         status, wrong = run.failure()
         if run.over == "call":
             status, wrong = "timeout", _over_call(batch)
-        return Verdict(status, f"call {batch.agreed}: {wrong}", "data", batch.agreed, used)
+        return Verdict(status, wrong, "data", batch.agreed, used)
     status = "timeout" if run.over in ("cpu", "idle", "call") or wrong.endswith(_OVER_CALL) else "fail"
     return Verdict(status, wrong, "data", batch.agreed, used)
 
@@ -333,7 +333,7 @@ def supply(box: Box, program: Program, limits: Limits) -> Outcome:
     if not wrong:
         return Outcome("ok", tuple(outputs), seconds, "", held)
     if wrong == _ENDED:
-        wrong = f"call {len(outputs)}: {run.failure()[1]}"
+        wrong = run.failure()[1]
     timeout = run.over in ("cpu", "idle", "call")
     return Outcome("timeout" if timeout else "error", tuple(outputs), seconds, wrong, held)
 

@@ -7,7 +7,7 @@ import itertools
 import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from . import wire
 
@@ -193,6 +193,8 @@ class Tests:
     prompt  trusted code that runs first: it gives the tests the helpers that a benchmark's prompt defines
     check   call `check(entry point)` afterwards, as HumanEval's tests want
     """
+
+    __test__: ClassVar[bool] = False  # pytest takes a class of this name for one of its own
 
     test: str
     prompt: str = ""
