@@ -317,8 +317,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=1))
         return 0
+    tried = found.pop("sandbox")
     for name, value in found.items():
         print(f"{name:14}  {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    print("a generated program in the sandbox, tried:" if isinstance(tried, list) else f"sandbox         {tried}")
+    for one in tried if isinstance(tried, list) else []:
+        print(f"  {'ok' if one['ok'] else '!!'}  {one['what']}" + (f"  ({one['how']})" if one["how"] else ""))
     return 0
 
 

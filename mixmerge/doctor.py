@@ -30,12 +30,21 @@ def examine() -> dict[str, object]:
         "accelerator": accelerators or "none: everything runs on the CPU",
         "bf16": _bf16(),
         "local executor": f"{workers} workers of {threads} threads",
-        "isolation": [f"level {isolation.level}", *isolation.layers],
+        "isolation": [f"level {isolation.level} of 3", *isolation.layers],
+        "sandbox": _sandbox() if isolation.level else "refused here, unless MIXMERGE_ALLOW_UNSANDBOXED=1",
         "extras": [
             f"{name} ({use}): {'yes' if importlib.util.find_spec(name) else 'no'}" for name, use in _EXTRAS.items()
         ],
         "versions": [f"{name} {version}" for name, version in versions().items()],
     }
+
+
+def _sandbox() -> list[dict[str, object]]:
+    """What was tried from inside: `ok` is whether it went as it should."""
+    tried = [(f"it cannot {one.what}", one) for one in sandbox.probe()]
+    return [
+        {"what": what, "ok": one.ok, "how": one.how} for what, one in (*tried, *((o.what, o) for o in sandbox.check()))
+    ]
 
 
 def _bf16() -> str:

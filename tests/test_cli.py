@@ -86,6 +86,9 @@ def test_tasks_lists_what_comes_with_mixmerge(mixmerge: Cli) -> None:
 def test_doctor_tells_what_was_tried(mixmerge: Cli) -> None:
     found = json.loads(mixmerge("doctor", "--json").stdout)
     assert {"machine", "memory", "accelerator", "isolation", "extras", "versions"} <= set(found)
+    assert len(found["sandbox"]) > 20
+    if found["isolation"][0] >= "level 2":
+        assert [one["what"] for one in found["sandbox"] if not one["ok"]] == []
 
 
 def test_a_single_file_plugin_is_a_whole_merge_method(toy_recipe: Path, mixmerge: Cli) -> None:

@@ -238,7 +238,7 @@ _OVER_CALL = "s of CPU time for one call"
 
 
 def _over_call(batch: Batch) -> str:
-    return f"over its limit of {batch.limits_s[batch.agreed]:g} {_OVER_CALL}"
+    return f"over its limit of {batch.limits_s[min(batch.agreed, len(batch.limits_s) - 1)]:g} {_OVER_CALL}"
 
 
 def _disagreement(batch: Batch, cases: Cases) -> str:

@@ -68,10 +68,10 @@ def probe(name, *arguments):
 
 @dataclass(frozen=True)
 class Probe:
-    """Something that a candidate tried: whether it was refused, and how."""
+    """Something that was tried: whether it went as it should (what a candidate must not do was refused), and how."""
 
     what: str
-    refused: bool
+    ok: bool
     how: str
 
 
