@@ -12,53 +12,26 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..errors import SandboxError
 from . import files, wire
 from .values import Isolation
 
 _HERE = Path(__file__).parent
 _NOBODY = 65534
-# what programs that models write import most: paid once per fork server
-_PRELOAD = (
-    "abc",
-    "array",
-    "bisect",
-    "calendar",
-    "cmath",
-    "collections",
-    "contextlib",
-    "copy",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "enum",
-    "fractions",
-    "functools",
-    "hashlib",
-    "heapq",
-    "itertools",
-    "json",
-    "math",
-    "numbers",
-    "operator",
-    "queue",
-    "random",
-    "re",
-    "statistics",
-    "string",
-    "struct",
-    "textwrap",
-    "types",
-    "typing",
-    "unicodedata",
+PRELOADED = frozenset(
+    [
+        *("bisect", "calendar", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum"),
+        *("fractions", "functools", "heapq", "itertools", "math", "numbers", "operator", "queue", "random", "re"),
+        *("statistics", "string", "struct", "textwrap", "typing", "unicodedata", "numpy"),
+    ]
 )
-
+"""What a fork server may import before it forks, so that the programs that need it do not each pay for it."""
 
 # the package's modules without the package around it, which imports much more
 _START = """\
@@ -77,11 +50,17 @@ class Refused(OSError):
 
 @dataclass(frozen=True)
 class Kind:
-    """How a box is made: `role` is "candidate" or "checker"; `without` leaves out layers, so that tests can see what
-    the others do alone ("namespaces", "landlock", "seccomp", "nobody")."""
+    """How a box is made.
+
+    role     "candidate" or "checker"
+    preload  modules that it imports before it forks; others of the standard library, and numpy, can be imported later
+    file_mb  MiB of files that a candidate may write
+    without  layers that are left out, so that tests can see what the others do alone: "namespaces", "landlock",
+             "seccomp", "nobody"
+    """
 
     role: str
-    numpy: bool = False
+    preload: tuple[str, ...] = ()
     file_mb: int = 64
     without: tuple[str, ...] = ()
 
@@ -89,24 +68,13 @@ class Kind:
 class Box:
     """One process in the sandbox. It ends with the thread that made it."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, namespaces: str | None = None) -> None:
+        """Start it; `ready` waits until it is. `namespaces` is how to get them, by default as the host grants them."""
         self.kind = kind
         self.work = ""
+        self.info: dict[str, Any] = {}
         self.spoilt = False  # something is left that a candidate wrote
-        for namespaces in _ladder(kind.without):
-            try:
-                self._start(namespaces)
-            except Refused:
-                self.close()
-                if not namespaces:
-                    raise
-            else:
-                _found[kind.without] = namespaces
-                return
-
-    def _start(self, namespaces: str) -> None:
-        ours, theirs = socket.socketpair()
-        self.control = ours
+        self.control, theirs = socket.socketpair()
         start = _START.format(folder=str(_HERE), control=theirs.fileno(), parent=os.getpid())
         # -S: no installed packages. -I would ignore PYTHONHASHSEED, so the environment is made anew instead
         with theirs:
@@ -119,20 +87,27 @@ class Box:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        body = None
-        with contextlib.suppress(OSError):
-            wire.send(ours, json.dumps(self._settings(namespaces)).encode())
-            body = wire.receive(ours)
-        assert self.process.stderr is not None
-        with self.process.stderr as told:
-            # closed by a server that is ready: what is there was written by one that failed
-            why = "" if body else told.read().decode(errors="replace").strip().rpartition("\n")[2]
-        self.info: dict[str, Any] = json.loads(body) if body else {"error": why or "it ended while it started"}
+        settings = self._settings(_granted(kind.without)[0] if namespaces is None else namespaces)
+        with contextlib.suppress(OSError):  # it has ended: `ready` says why
+            wire.send(self.control, json.dumps(settings).encode())
+
+    def ready(self) -> Box:
+        """Wait until it is locked down. Refused where that fails."""
+        if not self.info:
+            body = None
+            with contextlib.suppress(OSError):
+                body = wire.receive(self.control)
+            assert self.process.stderr is not None
+            with self.process.stderr as told:
+                # closed by a server that is ready: what is there was written by one that failed
+                why = "" if body else told.read().decode(errors="replace").strip().rpartition("\n")[2]
+            self.info = json.loads(body) if body else {"error": why or "it ended while it started"}
         if "error" in self.info:
             raise Refused(self.info["error"])
+        return self
 
     def _settings(self, namespaces: str) -> dict[str, Any]:
-        folders = _numpy_folders() if self.kind.numpy else []
+        folders = _numpy_folders()
         nobody = not namespaces and "nobody" not in self.kind.without and _can_be_nobody()
         if not namespaces:
             self.work = os.path.realpath(tempfile.mkdtemp(prefix="mixmerge-sandbox-"))
@@ -146,8 +121,8 @@ class Box:
             "visible": [*_visible(), *folders],
             "hidden": _hidden(),
             "readable": [*(_visible() if namespaces else _readable()), *folders],
-            "preload": [*_PRELOAD, *(["numpy"] if folders else [])],
-            "path": [str(Path(folders[0]).parent)] if folders else [],
+            "preload": [name for name in self.kind.preload if name != "numpy" or folders],
+            "numpy": folders[0] if folders else "",
             "file_mb": self.kind.file_mb,
             "without": list(self.kind.without),
         }
@@ -182,27 +157,25 @@ class Box:
 
 # -- what the host grants ----------------------------------------------------------------------------------------
 
-_found: dict[tuple[str, ...], str] = {}
-_lock = threading.Lock()
 
-
-def _ladder(without: tuple[str, ...]) -> list[str]:
-    """Ways to namespaces to try, best first; the one that worked, once one has."""
-    if without in _found:
-        return [_found[without]]
-    if "namespaces" in without or not sys.platform.startswith("linux"):
-        return [""]
-    return [*(["own"] if os.geteuid() == 0 else []), "user", ""]
+def isolation(without: Sequence[str] = ()) -> Isolation:
+    """What holds on this host, found by trying."""
+    return _granted(tuple(without))[1]
 
 
 @cache
-def isolation(without: tuple[str, ...] = ()) -> Isolation:
-    """What holds on this host, found by trying."""
-    box = Box(Kind("candidate", without=without))
-    try:
-        return box.isolation
-    finally:
-        box.close()
+def _granted(without: tuple[str, ...]) -> tuple[str, Isolation]:
+    """How to get namespaces here: "own" (as root), "user" (through a user namespace), or "" for not; and what holds."""
+    ladder = [*(["own"] if os.geteuid() == 0 else []), "user"] if sys.platform.startswith("linux") else []
+    for namespaces in [*(ladder if "namespaces" not in without else []), ""]:
+        box = Box(Kind("candidate", without=without), namespaces)
+        try:
+            return namespaces, box.ready().isolation
+        except Refused as error:
+            refused = error
+        finally:
+            box.close()
+    raise SandboxError(f"no process can be started for the sandbox: {refused}", hint="`mixmerge doctor` says more")
 
 
 def _environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import json
 import os
 import random
@@ -36,11 +37,11 @@ def main(descriptor: int, parent: int) -> None:
     if body is None:
         return
     settings = json.loads(body)
-    own = [os.path.realpath(path) for path in sys.path if path]
-    sys.path += settings["path"]
+    sys.path[:] = [os.path.realpath(path) for path in sys.path if path]
+    if settings["numpy"]:
+        sys.meta_path.append(OnlyNumpy(settings["numpy"]))
     for module in settings["preload"]:
         __import__(module)
-    sys.path[:] = own  # without the folder of installed packages
     try:
         held = lock_down(settings)
     except OSError as error:
@@ -61,6 +62,20 @@ def main(descriptor: int, parent: int) -> None:
     gc.disable()
     gc.freeze()
     Server(control, settings, held["layers"]).serve()
+
+
+class OnlyNumpy:
+    """Finds numpy in its folder, and nothing else of what is installed beside it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        if name != "numpy":
+            return None
+        return importlib.util.spec_from_file_location(
+            "numpy", f"{self.folder}/__init__.py", submodule_search_locations=[self.folder]
+        )
 
 
 def lock_down(settings: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +170,8 @@ class Server:
         if descriptor != 3:
             os.dup2(descriptor, 3)
         os.closerange(4, 256)
-        layers.die_with_parent()
+        if not self.contained:  # a pid namespace ends with its first process anyway
+            layers.die_with_parent()
         random.seed(0)  # a candidate that uses it does the same in every run; the fork has seeded it anew
         gc.enable()
         if self.filter is None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import SandboxError
-from .box import Box, Kind, isolation
+from .box import PRELOADED, Box, Kind, isolation
 from .judging import compare, split, supply
-from .values import Cases, Job, Limits, Outcome, Program, Verdict
+from .values import Cases, Job, Limits, Outcome, Program, Tests, Verdict
 
 _DEFAULT = Limits()
 ALLOW, REQUIRE = "MIXMERGE_ALLOW_UNSANDBOXED", "MIXMERGE_REQUIRE_ISOLATION"
-Item = TypeVar("Item")
+Item = TypeVar("Item", Job, Program)
 Found = TypeVar("Found")
 Progress = Callable[[int, int], None]
 
@@ -81,12 +83,13 @@ def _each(
     if not items:
         return []
     require(without)
+    plan = _Plan.of(items, file_mb, without)
     found: dict[int, Found] = {}
     waiting = deque(range(len(items)))
     lock = threading.Lock()
 
     def work() -> None:
-        with _Worker(file_mb, without) as worker:
+        with _Worker(plan) as worker:
             while waiting:
                 try:
                     index = waiting.popleft()
@@ -110,9 +113,11 @@ def _each(
 class _Worker:
     """Boxes of one thread, made when they are needed and replaced when they are spoilt."""
 
-    def __init__(self, file_mb: int, without: tuple[str, ...]) -> None:
-        self._file_mb, self._without = file_mb, without
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
         self._boxes: dict[str, Box] = {}
+        for name in plan.boxes:  # together: starting one takes longer than judging many
+            self._start(name)
 
     def __enter__(self) -> _Worker:
         return self
@@ -155,13 +160,39 @@ class _Worker:
         raise AssertionError("unreachable")
 
     def _box(self, name: str) -> Box:
-        """The thread's box of that name: a fork server with or without numpy, which costs each fork, or a checker."""
         if name not in self._boxes:
-            role = "checker" if name == "checker" else "candidate"
-            numpy = name != "candidate"
-            self._boxes[name] = Box(Kind(role, numpy=numpy, file_mb=self._file_mb, without=self._without))
-        return self._boxes[name]
+            self._start(name)
+        return self._boxes[name].ready()
+
+    def _start(self, name: str) -> None:
+        self._boxes[name] = Box(self._plan.kind(name))
 
     def _discard(self, name: str) -> None:
         if name in self._boxes:
             self._boxes.pop(name).close()
+
+
+_IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which boxes a worker needs: a fork server, one with numpy (which makes each fork slower), a checker."""
+
+    boxes: tuple[str, ...]
+    preload: tuple[str, ...]
+    file_mb: int
+    without: tuple[str, ...]
+
+    @classmethod
+    def of(cls, items: Sequence[Job | Program], file_mb: int, without: tuple[str, ...]) -> _Plan:
+        numpy = sum("numpy" in item.code for item in items)
+        tests = any(isinstance(item, Job) and isinstance(item.against, Tests) for item in items)
+        boxes = (*["candidate"] * (numpy < len(items)), *["numpy"] * (numpy > 0), *["checker"] * tests)
+        imported = {name for item in items for name in _IMPORT.findall(item.code)}
+        return cls(boxes, tuple(sorted(imported & PRELOADED - {"numpy"})), file_mb, without)
+
+    def kind(self, name: str) -> Kind:
+        if name == "checker":
+            return Kind("checker", file_mb=self.file_mb, without=self.without)
+        return Kind("candidate", (*self.preload, *["numpy"] * (name == "numpy")), self.file_mb, self.without)
