@@ -7,7 +7,6 @@ progress, and waiting for a CPU is not counted.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -21,11 +20,12 @@ from typing import Any, Literal
 
 from . import wire
 from .box import Box
-from .values import Cases, Digest, Job, Limits, Opaque, Outcome, Program, Raised, Tests, Verdict, packed_inputs
+from .values import SHORT, Cases, Digest, Job, Limits, Opaque, Outcome, Program, Raised, Tests, Verdict, packed_inputs
 
 _TICK_S = 0.25
 _CHECKER_S = 5.0  # what a checker gets to find out that its candidate has ended
 _LOOSE = 256 << 10  # bytes: a value of another form may be this long, or eight times the expected one
+_AHEAD = 1 << 20  # bytes that an honest candidate may be ahead: what fits into a socket, and some
 _LONGEST = 1 << 20  # bytes of marshalled data that a Program may return as they are
 
 Over = Literal["cpu", "idle", "files", "call", "output", ""]
@@ -131,12 +131,17 @@ def _queued_s(pidfd: int) -> float | None:
 
 
 class Batch:
-    """A candidate that is asked for many calls: loads it, sends the inputs, and hands out what arrives."""
+    """A candidate that is asked for many calls: loads it, sends the inputs, and hands out what arrives.
 
-    def __init__(self, run: Run, entry_point: str, limits_s: tuple[float, ...], form: dict[str, Any]) -> None:
-        self.run, self.limits_s = run, limits_s
+    It may say what it likes, as fast as it likes, and read nothing: so nothing here waits for it to read, and no more
+    than `most` bytes of it are kept.
+    """
+
+    def __init__(self, run: Run, most: int, entry_point: str, limits_s: tuple[float, ...], **form: Any) -> None:
+        self.run, self.most, self.limits_s = run, most, limits_s
         self.settings = {"entry": entry_point, "limits": limits_s, **form}
-        self.frames = wire.Frames()
+        self.frames = wire.Frames(most)
+        self.unsent = bytearray()
         self.waiting: deque[bytes] = deque()
         self.agreed = 0  # calls that are answered: which one's limit counts now
         self.mark: tuple[int, float] | None = None
@@ -150,8 +155,6 @@ class Batch:
         body = self.frame()
         if body is None:
             return "its process ended while the code was loaded"
-        if len(body) > _LOOSE:
-            return f"an answer of {len(body)} bytes while the code was loaded"
         reply = wire.loads(body, lambda *_: None)
         return "" if type(reply) is list and reply[:1] == ["r"] else _told(reply)
 
@@ -161,18 +164,30 @@ class Batch:
         self.say(inputs)
 
     def say(self, body: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has ended: reading will tell
-            wire.send(self.run.channel, body)
+        self.unsent += wire.frame(body)
+
+    def send(self) -> None:
+        """As much of what is to be said as it takes now."""
+        try:
+            del self.unsent[: self.run.channel.send(self.unsent, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it has ended: reading will tell
+            self.unsent.clear()
 
     def chunk(self) -> bytes:
         """Bytes that have arrived, b"" at the end; meanwhile, limits are kept."""
+        channel, control = self.run.channel.fileno(), self.run.box.control.fileno()
         while True:
-            events = {descriptor for descriptor, _ in self.poll.poll(_TICK_S * 1000)}
-            if self.run.box.control.fileno() in events:
+            self.poll.modify(channel, select.POLLIN | (select.POLLOUT if self.unsent else 0))
+            events = dict(self.poll.poll(_TICK_S * 1000))
+            if control in events:
                 self.run.hear()
                 if self.run.final is not None:
-                    self.poll.unregister(self.run.box.control)
-            if self.run.channel.fileno() in events:
+                    self.poll.unregister(control)
+            if self.unsent and events.get(channel, 0) & select.POLLOUT:
+                self.send()
+            if events.get(channel, 0) & ~select.POLLOUT:
                 try:
                     return self.run.channel.recv(1 << 18)
                 except OSError:
@@ -203,8 +218,12 @@ class Batch:
         """The reply that holds the value of a call, of which its bytes or their digest came before."""
         self.say(wire.dumps(["get", index]))
         passed: list[bytes] = []
+        size = 0
         while (body := self.frame()) is not None and body[:1] != b"g":
             passed.append(body)
+            size += len(body)
+            if size > self.most + _AHEAD:
+                raise wire.Malformed("more than was asked for")
         self.waiting.extendleft(reversed(passed))
         return None if body is None else body[1:]
 
@@ -212,7 +231,8 @@ class Batch:
 def compare(box: Box, job: Job, cases: Cases) -> Verdict:
     """Judge by comparing outputs; stops at the first that does not agree."""
     run = Run(box, job.limits)
-    batch = Batch(run, job.entry_point, cases.limits_s, {"longest": 96, "data": False, "timed": False})
+    most = max(_LOOSE, 8 * max(cases.sizes, default=0))
+    batch = Batch(run, most, job.entry_point, cases.limits_s, longest=SHORT, data=False, timed=False)
     try:
         wrong = batch.load(job.code)
         if not wrong:
@@ -318,7 +338,8 @@ def supply(box: Box, program: Program, limits: Limits) -> Outcome:
     """Run a program for its outputs."""
     run = Run(box, limits)
     times = tuple(limits.cpu_s for _ in program.inputs)
-    batch = Batch(run, program.entry_point, times, {"longest": _LONGEST, "data": True, "timed": True})
+    most = max(_LOOSE, limits.output_kb << 10)
+    batch = Batch(run, most, program.entry_point, times, longest=_LONGEST, data=True, timed=True)
     outputs: list[object] = []
     seconds: tuple[float, ...] = ()
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import SandboxError
-from .box import PRELOADED, Box, Kind, isolation
+from .box import PRELOADED, Box, Kind, Refused, isolation
 from .judging import compare, split, supply
 from .values import Cases, Job, Limits, Outcome, Program, Tests, Verdict
 
@@ -20,6 +20,7 @@ _DEFAULT = Limits()
 ALLOW, REQUIRE = "MIXMERGE_ALLOW_UNSANDBOXED", "MIXMERGE_REQUIRE_ISOLATION"
 Item = TypeVar("Item", Job, Program)
 Found = TypeVar("Found")
+_ENDED_TWICE = "the sandbox ended, twice, while it ran"
 Progress = Callable[[int, int], None]
 
 
@@ -129,40 +130,46 @@ class _Worker:
     def verdict(self, job: Job) -> Verdict:
         against = job.against
         if isinstance(against, Cases):
-            return self._try(job.code, lambda box: compare(box, job, against))
-        return self._try(
+            found = self._try(job.code, lambda box: compare(box, job, against))
+            return found or Verdict("fail", _ENDED_TWICE, "data", 0, 0.0)
+        found = self._try(
             job.code,
             lambda box: split(box, lambda: self._box("checker"), lambda: self._discard("checker"), job, against),
         )
+        return found or Verdict("fail", _ENDED_TWICE, "split", 0, 0.0)
 
     def outcome(self, program: Program, limits: Limits) -> Outcome:
-        return self._try(program.code, lambda box: supply(box, program, limits))
+        found = self._try(program.code, lambda box: supply(box, program, limits))
+        return found or Outcome("error", (), (), _ENDED_TWICE, ())
 
-    def _try(self, code: str, do: Callable[[Box], Found]) -> Found:
-        """Once more in new boxes when the fork server is gone: the host may have ended it for want of memory."""
+    def _try(self, code: str, do: Callable[[Box], Found]) -> Found | None:
+        """Once more in new boxes when the fork server is gone: the host may have ended it for want of memory.
+
+        None when that happens twice on one program; SandboxError when no box can be had.
+        """
         name = "numpy" if "numpy" in code else "candidate"
-        for last in (False, True):
+        for _ in range(2):
+            box = self._box(name)
             try:
-                box = self._box(name)
                 found = do(box)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError):
                 self._discard(name)
                 self._discard("checker")
-                if last:
-                    raise SandboxError(
-                        f"the sandbox ended twice on one program ({error or type(error).__name__})",
-                        hint="is there memory left? `mixmerge doctor` shows the sandbox",
-                    ) from error
             else:
                 if box.spoilt:
                     self._discard(name)
                 return found
-        raise AssertionError("unreachable")
+        return None
 
     def _box(self, name: str) -> Box:
         if name not in self._boxes:
             self._start(name)
-        return self._boxes[name].ready()
+        try:
+            return self._boxes[name].ready()
+        except Refused as error:
+            raise SandboxError(
+                f"the sandbox does not start any more: {error}", hint="is there memory left, and room for processes?"
+            ) from error
 
     def _start(self, name: str) -> None:
         self._boxes[name] = Box(self._plan.kind(name))

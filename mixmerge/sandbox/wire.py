@@ -77,10 +77,11 @@ def _exactly(channel: socket.socket, size: int) -> bytes | None:
 
 
 class Frames:
-    """Frames out of bytes as they arrive."""
+    """Frames out of bytes as they arrive; none may be longer than `longest`."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = MAX_FRAME) -> None:
         self._data = bytearray()
+        self._longest = longest
 
     def feed(self, data: bytes) -> list[bytes]:
         """Every frame that is whole now. Malformed for one that is too long."""
@@ -88,7 +89,7 @@ class Frames:
         found, place = [], 0
         while len(self._data) - place >= _HEAD.size:
             size = _HEAD.unpack_from(self._data, place)[0]
-            if size > MAX_FRAME:
+            if size > self._longest:
                 raise Malformed(f"a frame of {size} bytes")
             if len(self._data) - place - _HEAD.size < size:
                 break

@@ -221,3 +221,25 @@ def test_waiting_for_a_cpu_is_not_idling() -> None:
     began = time.monotonic()
     verdicts = judge([Job(code, "f", CASES, Limits(cpu_s=1, idle_s=1))] * 16, workers=8)
     assert [verdict.status for verdict in verdicts] == ["pass"] * 16, time.monotonic() - began
+
+
+DEAF = """
+import os, struct, time
+os.write(3, struct.pack("<I", 8) + b'["r",[]]')
+time.sleep(60)
+"""
+TALKS = """
+import os, struct
+def f(x):
+    os.write(3, struct.pack("<I", 3) + bytes([109, 0, 0]))
+    while True:
+        os.write(3, struct.pack("<I", 1 << 18) + b"m" * (1 << 18))
+"""
+
+
+def test_a_candidate_that_reads_nothing_or_never_stops_talking_is_ended() -> None:
+    large = pack([([0] * 500_000,)], [1], [4.0])
+    deaf = judge([Job(DEAF, "f", large, SHORT)])[0]
+    assert (deaf.status, deaf.detail) == ("timeout", "no progress for 0.5 s")
+    talks = judge([Job(TALKS, "f", CASES, SHORT)])[0]
+    assert (talks.status, talks.detail) == ("fail", "a reply that cannot be read: more than was asked for")
