@@ -112,7 +112,10 @@ class Box:
         if not namespaces:
             self.work = os.path.realpath(tempfile.mkdtemp(prefix="mixmerge-sandbox-"))
             if nobody:
-                os.chown(self.work, _NOBODY, _NOBODY)
+                try:
+                    os.chown(self.work, _NOBODY, _NOBODY)
+                except OSError:  # a root without that capability, or whose namespace has no such user
+                    nobody = False
         return {
             "role": self.kind.role,
             "namespaces": namespaces,
