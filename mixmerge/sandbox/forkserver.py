@@ -192,9 +192,7 @@ class Server:
         """Empty the folder in which candidates write; False if something is left."""
         if self.contained and os.getpid() == 1:
             with contextlib.suppress(OSError):
-                os.kill(
-                    -1, signal.SIGKILL
-                )  # nobody is there: processes cannot be started. If ever one is, not for long
+                os.kill(-1, signal.SIGKILL)  # nobody is there, since no process can be started
         try:
             return files.empty(self.work)
         except OSError:
