@@ -143,6 +143,7 @@ class Server:
         self.control = control
         self.contained = "tmpfs" in held
         self.work = "/tmp" if self.contained else settings["work"]
+        self.room_mb = settings["file_mb"] if self.contained else 1 << 40  # what the file system itself ends at
         self.filter: seccomp.Filter | None = None
         if "seccomp" in held:
             writable = self.contained or "landlock" in held
@@ -206,6 +207,7 @@ class Watch:
         self.server, self.child, self.request = server, child, request
         self.began = time.monotonic()
         self.patience = float(request["idle_s"])
+        self.counted = request["file_mb"] < server.room_mb
         self.poll = select.poll()
         self.poll.register(server.control, select.POLLIN)
         self.pidfd = -1
@@ -236,14 +238,14 @@ class Watch:
             left = self.request["cpu_s"] - self.used()
             if left <= 0:
                 return "cpu"
-            if not self.server.contained and files.size(self.server.work) > self.request["file_mb"] << 20:
+            if self.counted and files.size(self.server.work) > self.request["file_mb"] << 20:
                 return "files"
             waited = time.monotonic() - self.began
             if waited > self.patience:
                 self.say({"idle": True, "waited": waited, "used": self.used()}, [self.pidfd] if self.pidfd >= 0 else [])
                 self.patience = waited + self.request["idle_s"]
             tick = min(left, self.patience - waited)
-            if self.pidfd < 0 or not self.server.contained:
+            if self.pidfd < 0 or self.counted:
                 tick = min(tick, _TICK_S)
             events = dict(self.poll.poll(max(1, int(tick * 1000) + 1)))
             if self.server.control.fileno() in events and not self.listen():

@@ -243,3 +243,17 @@ def test_a_candidate_that_reads_nothing_or_never_stops_talking_is_ended() -> Non
     assert (deaf.status, deaf.detail) == ("timeout", "no progress for 0.5 s")
     talks = judge([Job(TALKS, "f", CASES, SHORT)])[0]
     assert (talks.status, talks.detail) == ("fail", "a reply that cannot be read: more than was asked for")
+
+
+def test_each_job_keeps_its_own_limit_on_files() -> None:
+    code = """
+import time
+def f(x):
+    for number in range(24):
+        with open(f"file{number}", "wb") as file:
+            file.write(bytes(1 << 20))
+    time.sleep(0.3)
+    return 2 * x
+"""
+    jobs = [Job(code, "f", pack([(1,)], [2], [4.0]), Limits(file_mb=size)) for size in (8, 64)]
+    assert [verdict.status for verdict in judge(jobs, workers=1)] == ["fail", "pass"]
