@@ -99,6 +99,9 @@ class PlainDisplay:
         took = self.clock.finished(step)
         self.done += 1
         state = "done  " if record else "FAILED"
+        if record and record.outcome.get("acted_on"):
+            rows, of = record.outcome["acted_on"], record.outcome["rows"]
+            error = f"{rows} of {of} rows share something with an evaluation set"
         self.say(
             f"{state} {step.name} ({seconds(took)}; {self.done} of {self.total})" + (f": {error}" if error else "")
         )
