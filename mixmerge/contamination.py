@@ -11,9 +11,10 @@ Four rules, each counted on its own:
 
 A word is a run of letters, digits and underscores in lower case (GPT-3 splits at white space and deletes punctuation;
 code is written with and without blanks around it, so punctuation separates here). A prompt of fewer than n words is
-compared whole; a solution that short says too little. An n-gram in more than `COMMON` documents of a set, or in more
-than half of a smaller one, is the set's template and not compared. GPT-3 ignores what is common in the training data;
-there, a problem that was copied often would go unseen.
+compared whole; a solution that short says too little. What the documents of a set share among themselves is its
+template and not compared: n-grams in more than `COMMON` documents (or half of a smaller set), and those with 5 words in
+them that stand in more than a quarter of the documents. GPT-3 ignores what is common in the training data; there, a
+problem that was copied often would go unseen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,7 @@ from .types import Document
 RULES = ("id", "solution", "13-gram", "10-gram")
 SIZES = {"13-gram": 13, "10-gram": 10}
 COMMON = 10
+TEMPLATE_WORDS, TEMPLATE_SHARE = 5, 0.25
 BLOCK, STRIDE = 8, 3
 """Any 10 words hold 8 that begin at a multiple of 3: those of a row are looked up first, in C, and seldom found."""
 MIN_NODES = 24
@@ -78,6 +80,7 @@ class _Index:
         self.grams: dict[str, dict[int, tuple[int, ...]]] = {rule: {} for rule in SIZES}
         self.blocks: set[int] = set()
         self.limit = min(COMMON, max(1, len(documents) // 2))
+        self.template = _template([_texts(document) for document in documents])
         for place, document in enumerate(documents):
             family, _, key = document.id.rpartition("/")
             if family and key:
@@ -101,17 +104,24 @@ class _Index:
     def _add_words(self, rule: str, texts: list[list[str]], place: tuple[int, ...]) -> None:
         """A gram of one document costs no tuple of its own: they all share `place`."""
         grams, size = self.grams[rule], SIZES[rule]
-        found = {gram for text in texts for gram in _grams(text, size)}
+        found = {gram for text in texts for _, gram in self._own_grams(text, size)}
         for gram in found | _whole(texts[0], size):
             known = grams.get(gram, ())
             if len(known) <= self.limit:
                 grams[gram] = known + place if known else place
 
+    def _own_grams(self, text: list[str], size: int) -> Iterator[tuple[int, int]]:
+        """(start, gram) of the n-grams without a part of the template."""
+        known = [short in self.template for short in _grams(text, TEMPLATE_WORDS)]
+        for start, gram in enumerate(_grams(text, size)):
+            if not any(known[start : start + size - TEMPLATE_WORDS + 1]):
+                yield start, gram
+
     def _add_blocks(self, texts: list[list[str]]) -> None:
         for text in texts:
             blocks = list(_grams(text, BLOCK))
             for rule, size in SIZES.items():
-                for start, gram in enumerate(_grams(text, size)):
+                for start, gram in self._own_grams(text, size):
                     if gram in self.grams[rule]:
                         self.blocks.update(blocks[start : start + size - BLOCK + 1])
 
@@ -133,6 +143,14 @@ class _Index:
             return set()
         known = self.ids.get(key.casefold(), ())
         return {place for other, place in known if same_family(own or family, other)}
+
+
+def _template(documents: Sequence[list[list[str]]]) -> set[int]:
+    counts: Counter[int] = Counter()
+    for texts in documents:
+        counts.update({short for text in texts for short in _grams(text, TEMPLATE_WORDS)})
+    most = max(1.0, TEMPLATE_SHARE * len(documents))
+    return {short for short, count in counts.items() if count > most}
 
 
 def _grams(text: Sequence[str], size: int) -> Iterator[int]:

@@ -148,7 +148,7 @@ def notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
 
 def _told(sets: Mapping[str, Any], rows: int) -> list[str]:
     """Such as "mm_mbpp_plus: 108 of 378 documents by id (108 of 374 rows)"."""
-    told = []
+    told: dict[str, list[str]] = defaultdict(list)
     for task, found in sets.items():
         parts = [
             f"{count[1]} of {found['documents']} documents by {rule} ({count[0]} of {rows} rows)"
@@ -156,5 +156,5 @@ def _told(sets: Mapping[str, Any], rows: int) -> list[str]:
             if count[0]
         ]
         if parts:
-            told.append(f"{task}: {', '.join(parts)}")
-    return told
+            told[", ".join(parts)].append(task)  # two tasks may ask the same documents
+    return [f"{', '.join(tasks)}: {text}" for text, tasks in told.items()]

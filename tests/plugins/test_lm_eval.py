@@ -434,3 +434,35 @@ def test_pins_cover_another_tasks_code_that_a_task_uses(tmp_path: Path) -> None:
     after = tasks._content("mm_code2text_python", copy)
     assert after["mm_code2text_python"] != before["mm_code2text_python"]
     assert tasks._content("mm_humaneval_plus", copy) == tasks._content("mm_humaneval_plus", tasks_folder())
+
+
+def test_what_tasks_hold(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Groups as one, ours and a folder's own, and a reason for what cannot be read."""
+    monkeypatch.setenv("MIXMERGE_DATA", str(tmp_path))
+    found = plugin.contents(["mm_list_pipelines", "t_group", "mm_code2text_python"], include_path=str(folder))
+    assert str(found["mm_code2text_python"]).startswith("SourceError: there is no file")
+    ours, group = found["mm_list_pipelines"], found["t_group"]
+    assert not isinstance(ours, str)
+    assert not isinstance(group, str)
+    assert len(ours) == 80
+    assert ours[0].id == "mm_list_pipelines/test-0"
+    assert ours[0].prompt.startswith("Write ")
+    assert "def solve(xs):" in ours[0].solutions[0]
+    assert len(group) == 3 * 13
+
+
+def test_mbpps_train_split_is_found_in_mbpp_plus(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """108 of 378, through the task and the data source that a recipe would name."""
+    from mixmerge.contamination import compare
+    from mixmerge.sources import DataSpec, load_rows
+
+    monkeypatch.setenv("MIXMERGE_DATA", str(data_dir))
+    documents = plugin.contents(["mm_mbpp_plus"])["mm_mbpp_plus"]
+    assert not isinstance(documents, str), documents
+    train = {"task_id": list(range(601, 975))}
+    data = DataSpec(str(data_dir / "mbpp/mbpp.jsonl"), prompt="text", answer="code", where=train)
+    hits = list(compare(load_rows(data, 0).rows, "mbpp", {"mm_mbpp_plus": documents}))
+    assert len(documents) == 378
+    assert len({place for hit in hits if hit.rule == "id" for place in hit.documents}) == 108
+    by_content = {place for hit in hits if hit.rule != "id" for place in hit.documents}
+    assert sum(int(documents[place].id.split("/")[1]) >= 601 for place in by_content) >= 85
