@@ -68,7 +68,7 @@ class Clock:
                 total += spent / share - spent
             elif mean is not None:
                 total += max(0.0, mean - (time.monotonic() - began[1])) if began else mean
-            elif step.kind not in ("advise", "report", "export", "diagnose", "mixture", "data"):
+            elif step.kind not in ("advise", "report", "export", "diagnose", "mixture", "contamination", "data"):
                 return None
         return total / self.slots_seen
 

@@ -47,6 +47,8 @@ def legend(results: Results) -> str:
 def policy(results: Results) -> str:
     """What became of those rows."""
     text = results.provenance.get("contamination", "")
+    if not any(rows for overlap in results.overlaps for rows, _ in overlap.found.values()):
+        return "No rule found anything."
     return {
         "warn": "These rows were trained on.",
         "drop": "Rows found by the recipe's rules were left out before mixing.",
