@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import results
+from . import gate, results
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
 from .types import Advice, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
@@ -33,8 +33,10 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
             "recipe_file": manifest["file"],
             "versions": versions(),
             "notes": _notes(manifest, store),
+            "contamination": manifest["contamination"]["policy"],
         },
         seed=manifest["seed"],
+        overlaps=gate.overlaps(manifest, store),
     )
 
 
@@ -124,6 +126,7 @@ def _measurements(manifest: Mapping[str, Any], store: Store) -> list[Measurement
 def _records(manifest: Mapping[str, Any], store: Store) -> Sequence[Record]:
     ids = [
         *manifest["datasets"].values(),
+        *manifest["contamination"]["checks"].values(),
         *(entry["train"] or entry["step"] for entry in manifest["models"]),
         *(step for _, _, step in manifest["evaluations"]),
         *manifest["diagnoses"],
@@ -140,7 +143,7 @@ def _notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     for name, step_id in manifest["datasets"].items():
         if record := store.record(step_id):
             notes += [f"{name}: {note}" for note in record.outcome["notes"]]
-    return notes
+    return notes + gate.notes(manifest, store)
 
 
 def read_advice(step: Step, store: Store) -> Advice:

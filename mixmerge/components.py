@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from .errors import PluginError
+from .types import Document
 
 KINDS = ("trainer", "merger", "evaluator", "diagnostic", "strategy", "advisor", "executor", "reporter")
 
@@ -58,6 +59,7 @@ class Component:
     check    given all parameters by keyword, returns what is wrong with their combination, or ""
     pins     evaluators: what each task consists of, for a step's identity; see `hookspecs`
     tasks    evaluators: the tasks that come with it, as (name, one line about it)
+    contents evaluators: the documents of tasks, for the contamination gate; see `hookspecs`
     files    mergers: given a Derivation, the files that belong beside its weights (name to text): a mergekit YAML
     speed    names of parameters that change how fast it goes and not what comes out; no part of a step's identity
     whole    mergers: needs whole checkpoints rather than one tensor at a time
@@ -73,6 +75,7 @@ class Component:
     check: Callable[..., str] | None = None
     pins: Callable[..., Mapping[str, str]] | None = None
     tasks: Callable[[], Sequence[tuple[str, str]]] | None = None
+    contents: Callable[..., Mapping[str, Sequence[Document] | str]] | None = None
     files: Callable[..., Mapping[str, str]] | None = None
     speed: tuple[str, ...] = ()
     whole: bool = False
@@ -87,6 +90,11 @@ class Component:
     @cached_property
     def prepare_parameters(self) -> Mapping[str, Parameter]:
         return _keyword_only(self.prepare) if self.prepare else {}
+
+    @cached_property
+    def contents_parameters(self) -> Mapping[str, Parameter]:
+        """Those of the component's parameters that decide what its tasks hold."""
+        return _keyword_only(self.contents) if self.contents else {}
 
     @property
     def summary(self) -> str:

@@ -68,7 +68,7 @@ class Clock:
                 total += spent / share - spent
             elif mean is not None:
                 total += max(0.0, mean - (time.monotonic() - began[1])) if began else mean
-            elif step.kind not in ("advise", "report", "export", "diagnose", "mixture", "data"):
+            elif step.kind not in ("advise", "report", "export", "diagnose", "mixture", "contamination", "data"):
                 return None
         return total / self.slots_seen
 
@@ -99,6 +99,9 @@ class PlainDisplay:
         took = self.clock.finished(step)
         self.done += 1
         state = "done  " if record else "FAILED"
+        if record and record.outcome.get("acted_on"):
+            rows, of = record.outcome["acted_on"], record.outcome["rows"]
+            error = f"{rows} of {of} rows share something with an evaluation set"
         self.say(
             f"{state} {step.name} ({seconds(took)}; {self.done} of {self.total})" + (f": {error}" if error else "")
         )

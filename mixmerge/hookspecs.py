@@ -18,6 +18,9 @@ Signatures, by kind (`/` ends the positional part):
                        with `pins=`: pins(tasks, parameters) -> Mapping[str, str]: what each task consists of, groups
                        expanded, and other facts under keys with a leading ":"; raises SourceError on an unknown task
                        with `tasks=`: tasks() -> Sequence[(name, one line about it)] that come with it
+                       with `contents=`: contents(tasks, /, *, …) -> Mapping[str, Sequence[Document] | str]: for each
+                       task its documents, which training data is compared with, or why they cannot be had; its
+                       keyword-only parameters are those of `evaluate` that decide what the tasks hold
     diagnostic         observe(t: TensorStack, /, *, …) -> Mapping[str, Tensor]
                        float64 statistics that add up over the tensors of a group; t.deltas has one row per model
                        with `finish=`: finish(sums, models, /) -> Iterable[(metric, models, value)] for one group

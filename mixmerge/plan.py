@@ -53,6 +53,7 @@ class Plan:
 
     models       every model with its names; evaluations: (model, "choose_on" or "report_on", step)
     exports      merge to the step that writes it, for what `keep` says
+    gates        steps before which nothing is mixed, trained or scored: `contamination: fail`
     manifest     the names and ids that Results are collected from, JSON-like: what advice and report depend on
     """
 
@@ -64,6 +65,7 @@ class Plan:
     datasets: Mapping[str, str]
     manifest: Mapping[str, Any]
     later: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
 
     @property
     def runnable(self) -> list[Step]:
@@ -90,6 +92,7 @@ class _Builder:
         self.models: list[PlannedModel] = []
         self.evaluations: list[tuple[str, str, str]] = []
         self.datasets: dict[str, str] = {}
+        self.checks: dict[str, str] = {}
         self.exports: dict[str, str] = {}
         self.later: list[str] = []
         self.finished: set[str] = set()
@@ -120,6 +123,7 @@ class _Builder:
             self.datasets,
             self.manifest(),
             tuple(self.later),
+            tuple(self.checks.values()) if recipe.contamination.policy == "fail" else (),
         )
 
     def step(self, kind: str, name: str, use: Use | None = None, **given: Any) -> str:
@@ -160,9 +164,41 @@ class _Builder:
         self.datasets[name] = step
         return step
 
+    def check(self, name: str, data: str) -> str:
+        """Compare a dataset with every evaluation set; "" when there is none, or nobody knows what they hold.
+
+        Under `drop` its outcome is part of the training data. Otherwise nothing follows from it but what the report
+        says, so that an older training stays.
+        """
+        entry, gate = self.recipe.eval, self.recipe.contamination
+        if entry is None or entry.evaluator.component.contents is None:
+            return ""
+        known = entry.evaluator.component.contents_parameters
+        given = {key: value for key, value in entry.evaluator.parameters.items() if key in known}
+        self.checks[name] = self.step(
+            "contamination",
+            f"compare {name} with the evaluation sets",
+            Use(entry.evaluator.component, given),
+            content={"policy": gate.policy, "rules": list(gate.rules), "tasks": self.tasks()},
+            inputs={"data": (data,)},
+            pins={name: pin for pins in entry.pins.values() for name, pin in pins.items()},
+        )
+        return self.checks[name]
+
+    def tasks(self) -> list[str]:
+        entry = self.recipe.eval
+        return list(dict.fromkeys([*entry.choose_on, *entry.report_on, *entry.also_on])) if entry else []
+
     def train(self, name: str, entry: TrainEntry) -> None:
-        content = {"shares": list(entry.shares.values()), "unit": entry.unit, "fraction": entry.fraction}
+        content: dict[str, Any] = {
+            "shares": list(entry.shares.values()),
+            "unit": entry.unit,
+            "fraction": entry.fraction,
+        }
         inputs = {"data": tuple(self.dataset(data) for data in entry.shares)}
+        checks = tuple(map(self.check, entry.shares, inputs["data"]))
+        if self.recipe.contamination.policy == "drop" and all(checks):
+            inputs["contamination"] = checks
         if entry.unit == "tokens":
             inputs["base"] = (self.base,)
         mixture = self.step("mixture", f"mix data of {name}", content=content, inputs=inputs, seed=entry.seed)
@@ -300,7 +336,7 @@ class _Builder:
     def conclude(self) -> None:
         """Advice and report: functions of everything above, names included."""
         manifest = self.manifest()
-        needs = (*(step for _, _, step in self.evaluations), *manifest["diagnoses"])
+        needs = (*(step for _, _, step in self.evaluations), *manifest["diagnoses"], *self.checks.values())
         inputs = {"records": tuple(dict.fromkeys(needs))}
         given = {"content": {"manifest": manifest}, "seed": self.recipe.seed}
         advice = [self.step("advise", f"advise: {use.name}", use, inputs=inputs, **given) for use in self.recipe.advise]
@@ -317,6 +353,11 @@ class _Builder:
             "evaluations": [list(evaluation) for evaluation in self.evaluations],
             "diagnoses": [step.id for step in self.steps.values() if step.kind == "diagnose"],
             "datasets": dict(self.datasets),
+            "contamination": {
+                "policy": self.recipe.contamination.policy,
+                "checks": dict(self.checks),
+                "unknown": self.unknown(),
+            },
             "choose_on": list(self.recipe.eval.choose_on) if self.recipe.eval else [],
             "report_on": list(self.recipe.eval.report_on) if self.recipe.eval else [],
             "also_on": list(self.recipe.eval.also_on) if self.recipe.eval else [],
@@ -324,6 +365,11 @@ class _Builder:
                 group: decision.winner for group, decision in sorted(self.decisions.items()) if decision.winner
             },
         }
+
+    def unknown(self) -> str:
+        """The evaluator that cannot say what its tasks hold, where rows are trained on that should be compared."""
+        entry = self.recipe.eval
+        return entry.evaluator.name if entry and self.datasets and not entry.evaluator.component.contents else ""
 
 
 def _plain(value: Any) -> Any:

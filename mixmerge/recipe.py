@@ -11,15 +11,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from . import checkpoint, sources, yamlfile
+from . import checkpoint, contamination, sources, yamlfile
 from .errors import CheckpointError, RecipeError, SourceError
-from .reading import At, Reader, Use, describe, dotted, listed
+from .reading import At, Reader, Use, describe, dotted, listed, name_and_parameters
 from .registry import Registry, suggest
 from .types import Kind
 
-SECTIONS = ("base", "seed", "data", "models", "train", "merge", "eval", "diagnose", "advise", "report")
+SECTIONS = ("base", "seed", "data", "models", "train", "merge", "eval", "contamination", "diagnose", "advise", "report")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,18 @@ class EvalEntry:
 
 
 @dataclass(frozen=True)
+class GateEntry:
+    """`contamination:`: what becomes of training rows that share something with an evaluation set.
+
+    policy  fail: nothing is trained; drop: those rows are left out; warn: the report says so
+    rules   that fail and drop go by; all are counted
+    """
+
+    policy: Literal["fail", "drop", "warn"] = "warn"
+    rules: tuple[str, ...] = contamination.RULES
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole recipe, validated. `name` is the file's stem, `text` the file."""
 
@@ -94,6 +106,7 @@ class Recipe:
     diagnose: tuple[Use, ...] = ()
     advise: tuple[Use, ...] = ()
     report: tuple[Use, ...] = ()
+    contamination: GateEntry = GateEntry()
 
 
 def load(path: Path, registry: Registry) -> Recipe:
@@ -129,6 +142,9 @@ class _Sections(Reader):
         self.merged_experts = self.experts_named()
         train = self.each("train", lambda at, entry, defaults: self.training(at, entry, defaults, data))
         merge = self.each("merge", self.merging)
+        evaluation = self.evaluation(merge) if "eval" in self.sections else None
+        gate = self.gate()
+        self.guards(gate, evaluation)
         return Recipe(
             self.file.path.stem,
             self.file.path,
@@ -139,10 +155,11 @@ class _Sections(Reader):
             models,
             {name: entry for name, entry in train.items() if entry},
             {name: entry for name, entry in merge.items() if entry},
-            self.evaluation(merge) if "eval" in self.sections else None,
+            evaluation,
             self.uses("diagnostic", "diagnose", []),
             self.uses("advisor", "advise", []),
             self.uses("reporter", "report", []),
+            gate,
         )
 
     def section(self, name: str) -> dict[str, Any]:
@@ -357,6 +374,30 @@ class _Sections(Reader):
             hint = "choose on other tasks (such as a _dev split), or say `allow_overlap: true`"
             self.problem((*at, "report_on"), f"{overlap[0]!r} is in choose_on and in report_on", hint)
         return EvalEntry(evaluator, **expanded, pins=pins)
+
+    def gate(self) -> GateEntry:
+        at = ("contamination",)
+        value = self.sections.get("contamination", "warn")
+        policy, given = name_and_parameters(value)
+        policies = ("fail", "drop", "warn")
+        if policy not in policies:
+            hint = suggest(policy, policies) if policy else "write contamination: drop, or drop: {rules: [id, …]}"
+            self.problem(at, f"contamination is {describe(value)}, not fail, drop or warn", hint)
+            return GateEntry()
+        given = self.mapping((*at, policy), given, ["rules"])
+        rules = self.names(
+            (*at, policy, "rules"), given.get("rules", list(contamination.RULES)), contamination.RULES, "rule"
+        )
+        if not rules:
+            self.problem((*at, policy, "rules"), "contamination names no rule", listed(contamination.RULES))
+        return GateEntry(cast(Literal["fail", "drop", "warn"], policy), rules)
+
+    def guards(self, gate: GateEntry, evaluation: EvalEntry | None) -> None:
+        """What fails or drops has to know what the tasks hold."""
+        if gate.policy == "warn" or evaluation is None or evaluation.evaluator.component.contents:
+            return
+        what = f"evaluator {evaluation.evaluator.name!r} cannot say what its tasks hold, so nothing can {gate.policy}"
+        self.problem(("contamination",), what, "write contamination: warn, or give the evaluator a `contents=`")
 
     def pins(self, at: At, evaluator: Use, tasks: tuple[str, ...]) -> Mapping[str, str]:
         """What each task consists of, groups expanded; the names alone where the evaluator cannot say."""

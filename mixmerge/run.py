@@ -24,7 +24,10 @@ from .registry import Registry
 from .store import Store
 from .types import Advice, Record, Step
 
-_FIRST = ("source", "data", "mixture", "train", "merge", "evaluate", "diagnose", "export", "advise", "report")
+_FIRST = (
+    *("source", "data", "contamination", "mixture", "train"),
+    *("merge", "evaluate", "diagnose", "export", "advise", "report"),
+)
 """Among steps that could run: what others wait for comes first; among trainings, the one with the most rows."""
 
 
@@ -46,6 +49,8 @@ class Outcome:
     report: Path | None
     advice: tuple[Advice, ...]
 
+
+_BEFORE_GATES = ("source", "data", "contamination")
 
 Connect = Callable[[], AbstractContextManager[Pool]]
 
@@ -138,7 +143,8 @@ class _Scheduler:
             self.running[pool.submit(step.id)] = step
 
     def _is_ready(self, step: Step) -> bool:
-        return all(self._is_there(needed) for ids in step.inputs.values() for needed in ids)
+        gates = () if step.kind in _BEFORE_GATES else self.plan.gates
+        return all(self._is_there(needed) for ids in (*step.inputs.values(), gates) for needed in ids)
 
     def _is_there(self, step_id: str) -> bool:
         step = self.plan.steps[step_id]

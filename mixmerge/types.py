@@ -105,6 +105,20 @@ class TensorStack:
 
 
 @dataclass(frozen=True)
+class Document:
+    """One document of an evaluation set, as the contamination gate compares it with training data.
+
+    id         `BENCHMARK/KEY`, such as "HumanEval/32"; "" for what has none (a row number is none)
+    prompt     what the model is asked, few-shot examples left out
+    solutions  every text that answers it: the reference, the target
+    """
+
+    id: str
+    prompt: str
+    solutions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Score:
     """One metric of one task for one model.
 
@@ -175,7 +189,7 @@ class Trial:
 class Step:
     """One node of the plan. `id` is the content hash of everything that changes its outcome; `name` is not in it.
 
-    kind        source, data, mixture, train, merge, export, evaluate, diagnose, advise, report
+    kind        source, data, contamination, mixture, train, merge, export, evaluate, diagnose, advise, report
     component   the component that does it, "" for what mixmerge does itself
     parameters  the component's: validated, defaults filled in, JSON-like
     content     what the step is about beyond them: a source, shares, tasks, weights; JSON-like
@@ -250,6 +264,19 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """What one training dataset shares with one evaluation set: rule ("id", "solution", "13-gram", "10-gram") to
+    (rows of the training data, documents of the evaluation set). `rows` and `documents` are how many there are."""
+
+    data: str
+    task: str
+    rows: int
+    documents: int
+    found: Mapping[str, tuple[int, int]]
+    record: str = ""
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything an advisor or a reporter may look at: tidy rows, models, measurements, and where they come from.
 
@@ -257,6 +284,7 @@ class Results:
     also_on                task names that are shown beside them and decide nothing
     winners                merge group to the name of the winning merge, chosen on `choose_on` alone
     advice                 filled in for reporters, empty for advisors
+    overlaps               every training dataset with every evaluation set whose documents could be had
     provenance             the recipe's name and text, versions, host, started, finished, notes (facts that a table
                            must carry, such as "near duplicates removed: 7")
     """
@@ -273,3 +301,4 @@ class Results:
     records: Sequence[Record] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    overlaps: Sequence[Overlap] = ()

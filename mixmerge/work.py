@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, sources
+from . import checkpoint, gate, sources
 from .card import write_card
 from .collect import collect, read_advice
 from .components import Component
@@ -117,13 +117,29 @@ def _data(job: Job) -> Outcome:
     return {"rows": len(found.rows), "licence": found.licence, "notes": list(found.notes), "source": spec.source}
 
 
+def _contamination(job: Job) -> Outcome:
+    data = job.inputs("data")[0]
+    record = job.store.record(data)
+    family = sources.source_name(record.outcome["source"]) if record else ""
+    return gate.compare(job.step, job.component("evaluator"), job.store.path(data) / "rows.jsonl", family, job.out)
+
+
 def _mixture(job: Job) -> Outcome:
-    """Nested subsets by a prefix of each dataset's own seeded order, shares of them, then one seeded shuffle."""
+    """Without the rows that the gate leaves out: nested subsets by a prefix of each dataset's own seeded order, shares
+    of them, then one seeded shuffle."""
     content, mixed, counts = job.step.content, [], {}
     measure = _token_counter(job) if content["unit"] == "tokens" else (lambda row: 1)
     parts, licences = [], {}
+    checks = dict(zip(job.inputs("data"), job.inputs("contamination"), strict=False))
+    dropped = {data: gate.dropped(job.store, check) for data, check in checks.items()}
     for data in job.inputs("data"):
         rows = list(_lines(job.store.path(data) / "rows.jsonl"))
+        rows = [row for number, row in enumerate(rows) if number not in dropped.get(data, ())]
+        if not rows:
+            raise SourceError(
+                "every row of a dataset shares something with an evaluation set, so none is left to train on",
+                hint="see `contamination` in the report, and narrow it: contamination: {drop: {rules: [id, solution]}}",
+            )
         random.Random(f"{job.store.spec(data).seed}/{data}").shuffle(rows)
         kept = rows[: max(1, round(len(rows) * content["fraction"]))]
         parts.append([(measure(row), {**row, "data": data}) for row in kept])
@@ -142,7 +158,8 @@ def _mixture(job: Job) -> Outcome:
     with open(job.out / "mixture.jsonl", "w", encoding="utf-8") as file:
         for row in mixed:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return {"rows": len(mixed), "counts": counts, "licences": licences}
+    left_out = {"dropped": {data: len(found) for data, found in dropped.items()}} if dropped else {}
+    return {"rows": len(mixed), "counts": counts, "licences": licences, **left_out}
 
 
 def _prefix(part: list[tuple[int, dict[str, Any]]], size: float) -> list[tuple[int, dict[str, Any]]]:
@@ -245,6 +262,7 @@ def _report(job: Job) -> Outcome:
 _DO: Mapping[str, Callable[[Job], Outcome]] = {
     "source": _source,
     "data": _data,
+    "contamination": _contamination,
     "mixture": _mixture,
     "train": _train,
     "merge": _merge,

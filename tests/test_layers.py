@@ -21,6 +21,7 @@ ORDER = [
     "plan",
     "store",
     "results",
+    "gate",
     "collect",
     "work",
     "run",
@@ -28,7 +29,7 @@ ORDER = [
     "doctor",
     "cli",
 ]
-LEAVES = {"checkpoint", "sources", "sandbox", "yamlfile", "paths", "card"}
+LEAVES = {"checkpoint", "sources", "sandbox", "yamlfile", "paths", "card", "contamination"}
 """Leaves may import `errors` and `types`, and be imported by anything above those."""
 PUBLIC = {"checkpoint", "sources", "sandbox", "results", "paths", "plugins"}
 """What plugins may import beside `mixmerge` itself."""

@@ -17,9 +17,10 @@ from pydantic import Field
 
 from mixmerge import Checkpoint, Component, MixmergeError, Score, evaluator, hookimpl, progress
 
+from ._lm_eval_contents import contents, task_manager
 from ._lm_eval_tasks import all_ours, folders, known_tasks, pins
 
-__all__ = ["evaluate", "known_tasks", "pins"]
+__all__ = ["contents", "evaluate", "known_tasks", "pins"]
 
 _BOOTSTRAPS = 1000
 """Resamples for the standard error of a metric that is no mean; lm-eval takes 100000, in minutes."""
@@ -31,6 +32,7 @@ _BOOTSTRAPS = 1000
     source="EleutherAI lm-evaluation-harness, https://github.com/EleutherAI/lm-evaluation-harness",
     pins=pins,
     tasks=known_tasks,
+    contents=contents,
 )
 def evaluate(
     checkpoint: Checkpoint,
@@ -67,7 +69,7 @@ def evaluate(
 
     progress(out, 0, 1, "loading")
     settings = Settings(dtype, batch_size, max_length, model_args or {})
-    manager = _task_manager(folders(include_path), not all_ours(tasks, include_path))
+    manager = task_manager(folders(include_path), not all_ours(tasks, include_path))
     options = {
         "num_fewshot": num_fewshot,
         "limit": limit,
@@ -138,13 +140,6 @@ def _directory(checkpoint: Checkpoint) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mixmerge-lm-eval-") as folder:
         write(checkpoint, Path(folder) / "model")
         yield Path(folder) / "model"
-
-
-@cache
-def _task_manager(include: tuple[Path, ...], defaults: bool) -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=[str(folder) for folder in include], include_defaults=defaults)
 
 
 def _simple_evaluate(

@@ -4,6 +4,7 @@ Models: `hf:`, a directory, `pypi:` (a GGUF file inside a wheel, pinned by SHA-2
 Data: `hf:`, a file, `packages:` and `python-stdlib:` (function and docstring pairs), `demo:list-pipelines`.
 """
 
+from .columns import benchmark_id, source_name
 from .models import ModelSource, cache_directory, local_directory, model_pins, resolve_model
 from .rows import DataSpec, Rows, data_pins, load_rows
 
@@ -11,10 +12,12 @@ __all__ = [
     "DataSpec",
     "ModelSource",
     "Rows",
+    "benchmark_id",
     "cache_directory",
     "data_pins",
     "load_rows",
     "local_directory",
     "model_pins",
     "resolve_model",
+    "source_name",
 ]

@@ -65,6 +65,36 @@ def _text(value: object) -> str | None:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
+ID_COLUMNS = ("task_id", "question_id", "problem_id", "instance_id")
+"""Where benchmarks keep their own ids. A number in a column `id` is as a rule the number of a row, and says nothing."""
+
+
+def source_name(source: str) -> str:
+    """What a source's own ids belong to: `hf:google-research-datasets/mbpp` and `data/mbpp.jsonl` are both `mbpp`."""
+    return re.split(r"[/\\:]", source.rstrip("/\\"))[-1].partition(".")[0]
+
+
+def row_id(row: Mapping[str, Any], name: str, number: int) -> str:
+    """Its id in its benchmark, its column `id`, or its number."""
+    if any(row.get(column) is not None for column in ID_COLUMNS):
+        return benchmark_id(row, name) or str(number)
+    return str(number if row.get("id") is None else row["id"])
+
+
+def benchmark_id(row: Mapping[str, Any], name: str) -> str | None:
+    """A row's id in its benchmark, as `NAME/KEY`: "Mbpp/601" as it is, 601 in a column `task_id` with `name` before it.
+
+    `name` is the benchmark's, or its source's. None when the row has none; a column `id` counts where it is no number.
+    """
+    for column in (*ID_COLUMNS, "id"):
+        value = row.get(column)
+        if isinstance(value, int | str) and not isinstance(value, bool) and str(value).strip():
+            text = str(value).strip()
+            if column in ID_COLUMNS or not text.isdigit():
+                return text if "/" in text else f"{name}/{text}"
+    return None
+
+
 def matches(value: object, wanted: Scalar | Sequence[Scalar]) -> bool:
     """Whether a column's value equals `wanted`, or is in it when it is a list."""
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..errors import SourceError
 from . import docstrings, installed, list_pipelines
-from .columns import Scalar, Template, matches
+from .columns import Scalar, Template, matches, row_id, source_name
 from .files import SUFFIXES, data_file, read_file
 
 SCHEMES = ("hf:", "packages:", "python-stdlib:", "demo:", "path:")
@@ -56,6 +56,8 @@ class DataSpec:
 class Rows:
     """`rows` of `{"id": str, "prompt": str or chat messages, "completion": str}`, in the order of the seeded shuffle.
 
+    `id` is that of a benchmark (`mbpp/601`: the source's name and the column `task_id`), the column `id`, or a number.
+
     `notes` are facts that a report must carry, such as "near duplicates of the test set removed: 7".
     """
 
@@ -80,6 +82,7 @@ def load_rows(spec: DataSpec, seed: int) -> Rows:
     missing or has another version, and when no rows are left.
     """
     prompt, answer = Template(spec.prompt or "prompt"), Template(spec.answer or "completion")
+    name = source_name(spec.source)
     needed = {*prompt.columns, *answer.columns, *spec.where}
     table = _load(spec)
     kept: list[tuple[bytes, str, Mapping[str, Any]]] = []
@@ -89,7 +92,7 @@ def load_rows(spec: DataSpec, seed: int) -> Rows:
             _check_columns(spec, row, needed)
         total += 1
         if all(matches(row.get(column), wanted) for column, wanted in spec.where.items()):
-            id = str(number if row.get("id") is None else row["id"])
+            id = row_id(row, name, number)
             place = hashlib.sha256(f"{seed}/{number}/{id}".encode()).digest()
             kept.append((place, id, {column: row.get(column) for column in needed}))
     kept.sort(key=lambda entry: entry[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -434,3 +435,46 @@ def test_pins_cover_another_tasks_code_that_a_task_uses(tmp_path: Path) -> None:
     after = tasks._content("mm_code2text_python", copy)
     assert after["mm_code2text_python"] != before["mm_code2text_python"]
     assert tasks._content("mm_humaneval_plus", copy) == tasks._content("mm_humaneval_plus", tasks_folder())
+
+
+def test_what_tasks_hold(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Groups as one, ours and a folder's own, and a reason for what cannot be read."""
+    monkeypatch.setenv("MIXMERGE_DATA", str(tmp_path))
+    found = plugin.contents(["mm_list_pipelines", "t_group", "mm_code2text_python"], include_path=str(folder))
+    assert str(found["mm_code2text_python"]).startswith("SourceError: there is no file")
+    ours, group = found["mm_list_pipelines"], found["t_group"]
+    assert not isinstance(ours, str)
+    assert not isinstance(group, str)
+    assert len(ours) == 80
+    assert ours[0].id == "mm_list_pipelines/test-0"
+    assert ours[0].prompt.startswith("Write ")
+    assert "def solve(xs):" in ours[0].solutions[0]
+    assert len(group) == 3 * 13
+
+
+def test_mbpps_train_split_is_found_in_mbpp_plus(data_dir: Path) -> None:
+    """108 of 378, through the task and the data source that a recipe would name.
+
+    In a process of its own: tasks keep the problems that they have read, and other tests take their data away.
+    """
+    code = """
+import json, os
+from mixmerge.contamination import compare
+from mixmerge.plugins.lm_eval import contents
+from mixmerge.sources import DataSpec, load_rows
+
+documents = contents(["mm_mbpp_plus"])["mm_mbpp_plus"]
+assert not isinstance(documents, str), documents
+train = {"task_id": list(range(601, 975))}
+data = DataSpec(os.environ["MIXMERGE_DATA"] + "/mbpp/mbpp.jsonl", prompt="text", answer="code", where=train)
+hits = compare(load_rows(data, 0).rows, "mbpp", {"mm_mbpp_plus": documents})
+print(json.dumps([[hit.rule, [documents[place].id for place in hit.documents]] for hit in hits] + [len(documents)]))
+"""
+    env = {**os.environ, "MIXMERGE_DATA": str(data_dir)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *hits, size = json.loads(done.stdout)
+    assert size == 378
+    assert len({id for rule, ids in hits if rule == "id" for id in ids}) == 108
+    by_content = {id for rule, ids in hits if rule != "id" for id in ids if int(id.removeprefix("Mbpp/")) >= 601}
+    assert len(by_content) >= 85

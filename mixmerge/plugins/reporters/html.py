@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixmerge import Record, Results, reporter
 
-from . import content, figures, merges, origin, weights, words
+from . import content, figures, merges, origin, overlap, weights, words
 from .shapes import Figure
 
 ANSWERS = {"mix": "Mix", "merge": "Merge", "undecided": "Undecided"}
@@ -77,6 +77,8 @@ def render(results: Results, page: content.Sheet, shown: Sequence[Figure], title
         kept=merges.gains(results, page.lines),
         reading=[words.TERMS[key] for key in ("change", "l2_mean", "pearson")],
         models=[(model, *origin.setting_facts(model)) for model in results.models if model.kind != "merge"],
+        overlaps=overlap.lines(results),
+        overlap=overlap,
         facts=origin.facts(results),
         pins=origin.pins(results),
         recipe_name=origin.recipe_name(results),

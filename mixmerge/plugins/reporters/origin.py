@@ -52,6 +52,7 @@ def facts(results: Results) -> tuple[tuple[str, str], ...]:
             found.append(("Size", words.size(kept)))
     known = {
         "notes",
+        "contamination",
         "recipe",
         "recipe_text",
         "recipe_file",

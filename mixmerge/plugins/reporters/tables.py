@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mixmerge import Results, reporter
 
-from . import content, figures, merges, origin, weights
+from . import content, figures, merges, origin, overlap, weights
 from .html import ANSWERS, legend
 from .shapes import Figure
 
@@ -42,6 +42,7 @@ def markdown(results: Results, out: Path, /, *, images: bool = True) -> Sequence
         *_sweep(results),
         *_diagnostics(results),
         *_settings(results),
+        *_overlaps(results),
         *_provenance(results),
     ]
     report = out / "report.md"
@@ -134,6 +135,17 @@ def _settings(results: Results) -> list[str]:
     return ["## Settings", _md_table(["model", "kind", "data", "training", "licences"], lines, left=5)] if lines else []
 
 
+def _overlaps(results: Results) -> list[str]:
+    lines = [
+        [f"{_md(line.data)}<br>{line.rows}", f"{_md(line.task)}<br>{line.documents}", *line.cells]
+        for line in overlap.lines(results)
+    ]
+    if not lines:
+        return []
+    table = _md_table(["training data", "evaluation set", *overlap.heads(results)], lines, left=2)
+    return ["## Contamination", f"{overlap.policy(results)}\n\n{table}\n\n{_md(overlap.legend(results))}".strip()]
+
+
 def _provenance(results: Results) -> list[str]:
     parts = ["## Where it comes from", "\n".join(f"- {label}: {_md(text)}" for label, text in origin.facts(results))]
     if pinned := origin.pins(results):
@@ -147,6 +159,7 @@ def _provenance(results: Results) -> list[str]:
 # ---- CSV ------------------------------------------------------------------------------------------------------------
 
 ROW_COLUMNS = ("model", "kind", "task", "metric", "value", "stderr", "n", "k", "settings", "record")
+OVERLAP_COLUMNS = ("data", "task", "rule", "rows", "documents", "of_rows", "of_documents", "record")
 MEASUREMENT_COLUMNS = ("diagnostic", "metric", "group", "models", "value")
 
 
@@ -154,6 +167,7 @@ MEASUREMENT_COLUMNS = ("diagnostic", "metric", "group", "models", "value")
 def csv(results: Results, out: Path, /) -> Sequence[Path]:
     """`rows.csv`, a line per score, and `measurements.csv`, a line per figure about the weights; values unrounded.
 
+    Where training data was compared with evaluation sets, `contamination.csv` has a line per dataset, set and rule.
     `settings` is JSON, `models` joins the names with " × "; a missing number is empty.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -175,9 +189,15 @@ def csv(results: Results, out: Path, /) -> Sequence[Path]:
     measured = (
         (one.diagnostic, one.metric, one.group, weights.pair(one.models), one.value) for one in results.measurements
     )
+    shared = [
+        (one.data, one.task, rule, *found, one.rows, one.documents, one.record)
+        for one in results.overlaps
+        for rule, found in one.found.items()
+    ]
     return [
         _write_csv(out / "rows.csv", ROW_COLUMNS, rows),
         _write_csv(out / "measurements.csv", MEASUREMENT_COLUMNS, measured),
+        *([_write_csv(out / "contamination.csv", OVERLAP_COLUMNS, shared)] if shared else []),
     ]
 
 
