@@ -30,6 +30,8 @@ from typing import Any
 from .types import Document
 
 RULES = ("id", "solution", "13-gram", "10-gram")
+ACTING = ("id", "solution", "13-gram")
+"""What `drop` and `fail` go by unless told otherwise: ten shared words are often only a phrase, so they are counted."""
 SIZES = {"13-gram": 13, "10-gram": 10}
 COMMON = 10
 TEMPLATE_WORDS, TEMPLATE_SHARE = 5, 0.25

@@ -86,7 +86,7 @@ class GateEntry:
     """
 
     policy: Literal["fail", "drop", "warn"] = "warn"
-    rules: tuple[str, ...] = contamination.RULES
+    rules: tuple[str, ...] = contamination.ACTING
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,7 @@ class _Sections(Reader):
             return GateEntry()
         given = self.mapping((*at, policy), given, ["rules"])
         rules = self.names(
-            (*at, policy, "rules"), given.get("rules", list(contamination.RULES)), contamination.RULES, "rule"
+            (*at, policy, "rules"), given.get("rules", list(contamination.ACTING)), contamination.RULES, "rule"
         )
         if not rules:
             self.problem((*at, policy, "rules"), "contamination names no rule", listed(contamination.RULES))
