@@ -147,7 +147,7 @@ def compare(box: Box, job: Job, cases: Cases) -> Verdict:
     if wrong == _ENDED:
         status, wrong = run.failure()
         if run.over == "call":
-            status, wrong = "timeout", _over_call(batch)
+            status, wrong = "timeout", f"{_over_call(batch)}, and did not stop there"
         return Verdict(status, wrong, "data", batch.agreed, used)
     status = "timeout" if run.over in ("cpu", "idle", "call") or wrong.endswith(_OVER_CALL) else "fail"
     return Verdict(status, wrong, "data", batch.agreed, used)
