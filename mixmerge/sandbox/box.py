@@ -120,7 +120,7 @@ class Box:
             "role": self.kind.role,
             "namespaces": namespaces,
             "nobody": nobody,
-            "work": self.work,
+            "work": self.work or _writable_folder([*_visible(), *folders]),
             "visible": [*_visible(), *folders],
             "hidden": _hidden(),
             "readable": [*(_visible() if namespaces else _readable()), *folders],
@@ -189,6 +189,11 @@ def _environment() -> dict[str, str]:
 
 
 # -- files -------------------------------------------------------------------------------------------------------
+
+
+def _writable_folder(visible: Sequence[str]) -> str:
+    """Where candidates write in a root of their own: /tmp, unless that would hide a Python that lies below it."""
+    return "/candidate" if any(path.startswith("/tmp/") for path in visible) else "/tmp"
 
 
 @cache

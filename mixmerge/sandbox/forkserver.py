@@ -86,14 +86,13 @@ def lock_down(settings: dict[str, Any]) -> dict[str, Any]:
     """
     names, without = [], settings["without"]
     if settings["namespaces"]:
-        layers.enter_namespaces(
-            settings["namespaces"] == "user", settings["visible"], settings["hidden"], settings["file_mb"]
-        )
+        user, folder, room_mb = settings["namespaces"] == "user", settings["work"], settings["file_mb"]
+        layers.enter_namespaces(user, settings["visible"], settings["hidden"], folder, room_mb)
         names += ["pid, network, mount, ipc and uts namespaces", "read-only root", "tmpfs"]
     elif settings["nobody"]:
         layers.become_nobody()
         names.append("unprivileged user")
-    folder = "/tmp" if settings["namespaces"] else settings["work"]
+    folder = settings["work"]
     os.environ.clear()
     os.environ.update(HOME=folder, TMPDIR=folder, LANG="C.UTF-8", PATH="/nonexistent", OPENBLAS_NUM_THREADS="1")
     os.chdir(folder)
@@ -142,7 +141,7 @@ class Server:
     def __init__(self, control: socket.socket, settings: dict[str, Any], held: list[str]) -> None:
         self.control = control
         self.contained = "tmpfs" in held
-        self.work = "/tmp" if self.contained else settings["work"]
+        self.work = settings["work"]
         self.room_mb = settings["file_mb"] if self.contained else 1 << 40  # what the file system itself ends at
         self.filter: seccomp.Filter | None = None
         if "seccomp" in held:

@@ -89,8 +89,8 @@ def become_nobody() -> None:
 # -- namespaces --------------------------------------------------------------------------------------------------
 
 
-def enter_namespaces(user: bool, visible: Sequence[str], hidden: Sequence[str], tmp_mb: int) -> None:
-    """Leave the host: new namespaces, a read-only root of `visible` alone, and `tmp_mb` MiB of memory on /tmp.
+def enter_namespaces(user: bool, visible: Sequence[str], hidden: Sequence[str], work: str, work_mb: int) -> None:
+    """Leave the host: new namespaces, a read-only root of `visible` alone, and `work_mb` MiB of memory on `work`.
 
     Forks: returns in the first process of the new pid namespace, with which everything in it ends; the calling
     process waits for that one. `user` enters a user namespace too, which is what lets an ordinary user have the others.
@@ -107,7 +107,7 @@ def enter_namespaces(user: bool, visible: Sequence[str], hidden: Sequence[str], 
         ):
             with open(f"/proc/self/{file}", "w") as handle:
                 handle.write(text)
-    _new_root(visible, hidden, tmp_mb)
+    _new_root(visible, hidden, work, work_mb)
     _call("sethostname", b"sandbox", ctypes.c_size_t(7))
     child = os.fork()
     if child:
@@ -132,7 +132,7 @@ def _pivot(new: str, old: str) -> None:
     _syscall(_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode())
 
 
-def _new_root(visible: Sequence[str], hidden: Sequence[str], tmp_mb: int) -> None:
+def _new_root(visible: Sequence[str], hidden: Sequence[str], work: str, work_mb: int) -> None:
     """As bubblewrap does: a file system in memory becomes the root, with the old one below it while the new is made."""
     _mount(None, "/", flags=_REC | _PRIVATE)
     _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, "size=4m,mode=755")
@@ -146,10 +146,9 @@ def _new_root(visible: Sequence[str], hidden: Sequence[str], tmp_mb: int) -> Non
     for path in hidden:
         if os.path.isdir(f"/new{path}"):
             _mount("tmpfs", f"/new{path}", "tmpfs", _RDONLY | _NOSUID | _NODEV, "size=4k,mode=755")
-    os.makedirs("/new/tmp", exist_ok=True)
-    _mount(
-        "tmpfs", "/new/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={tmp_mb}m,mode=1777,nr_inodes={64 * tmp_mb}"
-    )
+    os.makedirs(f"/new{work}", exist_ok=True)
+    options = f"size={work_mb}m,mode=1777,nr_inodes={64 * work_mb}"
+    _mount("tmpfs", f"/new{work}", "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
     _call("umount2", b"/old", _DETACH)
     os.chdir("/new")
     _pivot(".", ".")
