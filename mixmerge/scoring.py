@@ -1,7 +1,7 @@
 """`mixmerge score`: score what any system generated on a task of ours, without a model.
 
-The task's YAML is found in the task folders; its `utils.py` offers `score(request, samples) -> Scored`. Here is what all
-tasks share: reading samples, telling a user what is wrong with them, and writing results beside them.
+The task's YAML is found in the task folders; its `utils.py` offers `score(request, samples) -> Scored`. Here is what
+all tasks share: reading samples, telling a user what is wrong with them, and writing results beside them.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def _row(row: Mapping[str, Any], place: str) -> Sample:
         raise SourceError(f"{place}: there is no task_id; it has {', '.join(row)}", hint=f"samples are {_FORMS}")
     for name in ("solution", "completion"):
         if row.get(name) is not None:
-            return Sample(place, str(id), _string(row[name], place, name), name)  # type: ignore[arg-type]
+            return Sample(place, str(id), _string(row[name], place, name), name)
     for name in ANSWERS:
         if row.get(name) is not None:
             return Sample(place, str(id), _string(row[name], place, name), "answer")

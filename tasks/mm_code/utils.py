@@ -1,8 +1,8 @@
 """HumanEval(+), MBPP(+) and problems to choose on, as lm-eval tasks and for `mixmerge score`.
 
-Prompts are EvalPlus' (arXiv 2305.01210; HumanEval+ v0.1.10, MBPP+ v0.2.0), in its two modes: a prompt to complete, or a
-chat whose answer begins inside a fence. All answers of a task are judged together, in the sandbox, in the task's filter;
-metrics only read the verdicts.
+Prompts are EvalPlus' (arXiv 2305.01210; HumanEval+ v0.1.10, MBPP+ v0.2.0), in its two modes: a prompt to complete, or
+a chat whose answer begins inside a fence. All answers of a task are judged together, in the sandbox, in the task's
+filter; metrics only read the verdicts.
 """
 
 from __future__ import annotations
