@@ -12,6 +12,7 @@ _ANSI = re.compile(r"\x1B(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 _ENDS = re.compile(r"<\|endoftext\|>|<\|endofmask\|>|</s>|<\|im_end\|>|<\|eot_id\|>|<\|end\|>")
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n`]*$", re.MULTILINE)
 _STATEMENT = re.compile(r"(?:async )?def |class |import |from |@|[A-Za-z_][\w, ]*(?::|=|\[|\.)|try:|if |with |for ")
+_TRIES = 100  # of anything for one answer, so that nonsense costs little
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def extract_program(answer: str, prompt: str, entry_point: str, names: Iterable[
     Where nothing defines it, the longest run of lines that parses is returned, which will fail, and shows why.
 
     Before that, escape codes of a terminal, a model's end tokens with all that follows, its "thinking", and Windows'
-    ends of lines are taken out; tabs become four spaces only where the program does not parse with them.
+    ends of lines are taken out; tabs become four spaces where some lines begin with tabs and others with blanks, and
+    where the program does not parse with them.
 
     Kept of the program are imports (first), and the definitions and assignments that `entry_point` and `names` reach,
     the first of each function that is more than a stub. Left out is all that only acts: examples, asserts, prints,
@@ -47,6 +49,8 @@ def extract_program(answer: str, prompt: str, entry_point: str, names: Iterable[
     text = _ANSI.sub("", answer).replace("\r\n", "\n").replace("\r", "\n")
     text = _ENDS.split(text)[0]
     text = text.rpartition("</think>")[2]
+    if re.search(r"^ +\S", text, re.MULTILINE) and re.search(r"^ *\t", text, re.MULTILINE):
+        text = re.sub(r"^[ \t]+", lambda match: match[0].replace("\t", "    "), text, flags=re.MULTILINE)
     prompt, wanted = prompt.replace("\r\n", "\n"), _Wanted(entry_point, frozenset(names))
     for tabs in (None, "    "):
         if tabs and "\t" not in text:
@@ -121,10 +125,11 @@ def _completions(text: str, prompt: str) -> Iterator[_Program]:
 def _longest(lines: Sequence[str], entry_point: str | None) -> _Program:
     """The run of lines that parses with the most lines in it; of those that define `entry_point`, where one does."""
     best, rank = _Program("", ast.Module([], [])), (False, 0)
-    start = 0
-    while start < len(lines):
+    start, tries = 0, 0
+    while start < len(lines) and tries < _TRIES:
         end = start + 1
         if _STATEMENT.match(lines[start]):
+            tries += 1
             run = _cut(lines[start:])
             source = "\n".join(run)
             tree = _parse(source) if run else None
@@ -139,9 +144,11 @@ def _longest(lines: Sequence[str], entry_point: str | None) -> _Program:
 
 
 def _cut(lines: Sequence[str]) -> Sequence[str]:
-    """The longest beginning that parses, without the line of the error and what follows, as often as it takes."""
+    """The longest beginning that parses: without the line of the error and what follows, again and again."""
     end = len(lines)
-    while end > 0:
+    for _ in range(_TRIES):
+        if end <= 0:
+            break
         try:
             ast.parse("\n".join(lines[:end]))
             return lines[:end]
