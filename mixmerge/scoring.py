@@ -214,7 +214,7 @@ def _file(path: Path) -> Iterator[Sample]:
                 return
             rows: Iterable[tuple[int, Any]] = enumerate(whole if isinstance(whole, list) else [whole], 1)
         else:
-            rows = ((i, _json(line, f"{path}:{i}")) for i, line in enumerate(lines, 1) if line.strip())
+            rows = ((i, _json(line.strip(), f"{path}:{i}")) for i, line in enumerate(lines, 1) if line.strip())
         first: Any = None
         for number, row in rows:
             place = f"{path}:{number}"

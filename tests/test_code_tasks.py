@@ -355,6 +355,9 @@ def test_all_verdicts_are_evalplus(name: str, local_data: Path) -> None:
 @pytest.mark.parametrize("name", ["humaneval_plus", "mbpp_plus"])
 def test_the_hubs_test_programs_agree(name: str, step: int, local_data: Path) -> None:
     """OriginFmt's assert program, run away from the candidate, says what the EvalPlus format's data says."""
+    probe = Job("def f(): return 1", "f", Tests("import numpy"))
+    if judge([probe])[0].status != "pass":
+        pytest.skip("numpy, which these programs import, lies where the sandbox cannot show it, such as below /tmp")
     answers = recorded(local_data, name)
     known = CODE.problems.load(name).problems
     jobs, expected = [], []

@@ -203,7 +203,9 @@ def test_results_lie_where_evalplus_puts_them(tmp_path: Path) -> None:
         ("mm_mbpp_plus", "mbpp_plus/llama3-base-dpo.json", 0.6138, 0.5000),
     ],
 )
-def test_published_scores(task: str, name: str, base: float, plus: float, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_published_scores(
+    task: str, name: str, base: float, plus: float, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MIXMERGE_DATA", str(data_dir))
     monkeypatch.setenv("MIXMERGE_CACHE", str(tmp_path))
     found = score(task, data_dir / "generations" / name).summary
