@@ -87,11 +87,38 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", _show, "say what a component does and takes, or what became of a step")
     show.add_argument("name", metavar="NAME|ID", help="such as ties, or a step's id")
     show.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
+    score = add("score", _score, "score what any system generated on a task, without a model", js=True)
+    score.add_argument("task", metavar="TASK", help="such as mm_humaneval_plus; `mixmerge tasks` lists them")
+    score.add_argument(
+        "samples",
+        type=Path,
+        metavar="SAMPLES",
+        help="a .jsonl(.gz) with task_id and solution or completion, EvalPlus' eval_results.json or folder, or "
+        "lm-eval's samples_TASK.jsonl",
+    )
+    score.add_argument("--data", type=Path, metavar="FILE", help="the problems, instead of the task's own")
+    score.add_argument(
+        "--out", type=Path, metavar="FILE", help="where results go (default: SAMPLES.eval_results.json, as EvalPlus)"
+    )
+    score.add_argument("--workers", type=_at_least_one, metavar="N", help="processes (default: one for each CPU)")
+    score.add_argument("--sanitize", action="store_true", help="take the program out of solutions and completions")
+    score.add_argument(
+        "--require-isolation", type=int, choices=range(4), metavar="N", help="refuse below this level (1 to 3)"
+    )
+    score.add_argument(
+        "--allow-unsandboxed", action="store_true", help="run programs even where nothing keeps them from this host"
+    )
     add("doctor", _doctor, "say what this machine can do", js=True)
     worker = verbs.add_parser("worker")  # started by executors; not for people
     worker.set_defaults(verb=_worker)
     worker.add_argument("store", type=Path)
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def _version() -> str:
@@ -308,6 +335,48 @@ def _show_step(store: Store, step_id: str) -> bool:
         shown["error"] = failure
     print(json.dumps(shown, indent=1))
     return True
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from . import scoring
+
+    if arguments.allow_unsandboxed:  # plain lm-eval has no other way to say these
+        os.environ["MIXMERGE_ALLOW_UNSANDBOXED"] = "1"
+    if arguments.require_isolation is not None:
+        os.environ["MIXMERGE_REQUIRE_ISOLATION"] = str(arguments.require_isolation)
+    scored = scoring.score(
+        arguments.task,
+        arguments.samples,
+        data=arguments.data,
+        workers=arguments.workers,
+        sanitize=arguments.sanitize,
+        progress=_counter("programs run"),
+    )
+    path = arguments.out or scoring.results_file(arguments.samples)
+    try:
+        scoring.write_results(scored, path)
+        print(f"results: {path}", file=sys.stderr)
+    except MixmergeError as error:
+        if arguments.out:
+            raise
+        print(f"warning: {error}", file=sys.stderr)
+    print(json.dumps(scored.summary) if arguments.json else "\n".join(scored.lines))
+    return 0
+
+
+def _counter(what: str) -> Callable[[int, int], None]:
+    """Says how far something is, on stderr, every few seconds and at the end."""
+    import time
+
+    said = time.monotonic()
+
+    def say(done: int, total: int) -> None:
+        nonlocal said
+        if done == total or time.monotonic() - said > 5:
+            said = time.monotonic()
+            print(f"{done} of {total} {what}", file=sys.stderr)
+
+    return say
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

