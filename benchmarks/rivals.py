@@ -2,7 +2,7 @@
 
 `python rivals.py NAME FILE` is a worker: it makes ready whatever may be ready beforehand (imports, problems and
 expected outputs in memory), says so with a line of JSON, and then does the whole of FILE once for every line that it is
-sent, answering {"seconds", "passed"} each time. So every rival runs warm, in its own interpreter, and takes its turn.
+sent, answering {"seconds", "cpu_s", "passed"} each time. So every rival runs warm, in its own interpreter, in turns.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import pickle
+import resource
 import sys
 import tempfile
 import time
@@ -22,8 +23,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-Once = Callable[[], tuple[float, int]]
-"""Executes all candidates; gives the seconds that it took and how many passed."""
+Took = tuple[float, float, int]
+Once = Callable[[], Took]
+"""Executes all candidates; gives the seconds that it took, those of CPU in all processes, and how many passed."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,16 @@ def solution(problem: Mapping[str, Any]) -> str:
     return str(problem["prompt"] + problem["canonical_solution"])
 
 
-def timed(function: Callable[[], int]) -> tuple[float, int]:
-    start = time.perf_counter()
+def timed(function: Callable[[], int]) -> Took:
+    start, used = time.perf_counter(), cpu_s()
     passed = function()
-    return time.perf_counter() - start, passed
+    return time.perf_counter() - start, cpu_s() - used, passed
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of all that it started and that have ended."""
+    each = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in each)
 
 
 # -- HumanEval --------------------------------------------------------------------------------------------------
@@ -123,16 +131,15 @@ def evalplus(work: Work, workers: int) -> Once:
         none = module.MBPP_OUTPUT_NOT_NONE_TASKS
     module.get_groundtruth(problems, key, none)
 
-    def once() -> tuple[float, int]:
+    def once() -> Took:
         with tempfile.TemporaryDirectory() as folder:
             samples = Path(folder) / "samples.jsonl"
             rows = [{"task_id": problem["task_id"], "solution": solution(problem)} for problem in work.problems]
             samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            start = time.perf_counter()
-            module.evaluate(dataset, str(samples), parallel=workers, mini=False, noextreme=False, version="default")
-            seconds = time.perf_counter() - start
+            options: dict[str, Any] = {"parallel": workers, "mini": False, "noextreme": False, "version": "default"}
+            seconds, used, _ = timed(lambda: module.evaluate(dataset, str(samples), **options) or 0)
             found = json.loads((Path(folder) / "samples_eval_results.json").read_text())["eval"]
-        return seconds, sum(rows[0]["base_status"] == rows[0]["plus_status"] == "pass" for rows in found.values())
+        return seconds, used, sum(rows[0]["base_status"] == rows[0]["plus_status"] == "pass" for rows in found.values())
 
     return once
 
@@ -149,14 +156,14 @@ def bare(work: Work, workers: int) -> Once:
     if _forked(lambda: [_expect(work.suite, *each) for each in zip(work.problems, files, strict=True)]):
         raise ImportError("the reference solutions did not run")
 
-    def one(problem: dict[str, Any], file: Path) -> tuple[float, int]:
+    def one(problem: dict[str, Any], file: Path) -> Took:
         code, name = solution(problem), problem["entry_point"]
         cases = pickle.loads(file.read_bytes())
         return timed(lambda: _forked(lambda: _agree(code, name, *cases)) == 0)
 
-    def once() -> tuple[float, int]:
-        found = [one(*each) for each in zip(work.problems, files, strict=True)]
-        return sum(seconds for seconds, _ in found), sum(passed for _, passed in found)
+    def once() -> Took:
+        seconds, used, passed = zip(*(one(*each) for each in zip(work.problems, files, strict=True)), strict=True)
+        return sum(seconds), sum(used), sum(passed)
 
     once.folder = folder  # type: ignore[attr-defined]  # lives as long as its reader
     return once
@@ -252,8 +259,8 @@ def serve(name: str, many: int, work: Work, lines: Iterator[str], say: Callable[
         return
     say({"ready": True})
     for _ in lines:
-        seconds, passed = once()
-        say({"seconds": seconds, "passed": passed})
+        seconds, used, passed = once()
+        say({"seconds": seconds, "cpu_s": used, "passed": passed})
 
 
 def main() -> None:
