@@ -4,6 +4,7 @@ inspect, check_aligned        what lies in a directory, and whether experts fit 
 tensors, stacks, merged       weights by name, sorted, one tensor in memory at a time
 pour                          into a loaded model, in place
 write, write_many, digest     to a directory, whole or not at all
+as_directory                  a directory for who reads only those; a merge is written for the time being
 measure                       all diagnostics in one pass
 layer_of                      "layer 3", "embeddings", "head", "norm", "other"
 """
@@ -12,12 +13,13 @@ from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of
 from .measure import Observer, measure
 from .pour import pour
 from .stream import merged, stacks, tensors
-from .write import digest, write, write_many
+from .write import as_directory, digest, write, write_many
 
 __all__ = [
     "Layout",
     "Observer",
     "TensorInfo",
+    "as_directory",
     "check_aligned",
     "digest",
     "inspect",

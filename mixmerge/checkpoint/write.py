@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,17 @@ def write_many(
         for index, name, tensor in _pass(checkpoints, readers):
             outputs[index].put(name, tensor)
         return [output.finish() for output in outputs]
+
+
+@contextmanager
+def as_directory(checkpoint: Checkpoint) -> Iterator[Path]:
+    """A model directory for who reads only those: the checkpoint's own, or one that is written for the time being."""
+    if checkpoint.derivation is None:
+        yield checkpoint.path
+        return
+    with tempfile.TemporaryDirectory(prefix="mixmerge-model-") as folder:
+        write(checkpoint, Path(folder) / "model")
+        yield Path(folder) / "model"
 
 
 def digest(checkpoint: Checkpoint, *, dtype: str | None = None) -> str:

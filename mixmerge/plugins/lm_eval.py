@@ -7,7 +7,6 @@ import gc
 import json
 import math
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -99,8 +98,10 @@ def _loaded(checkpoint: Checkpoint, backend: str, settings: Any, out: Path) -> I
         loaded.out = out
         yield loaded
         return
+    from mixmerge.checkpoint import as_directory
+
     release()
-    with _directory(checkpoint) as path:
+    with as_directory(checkpoint) as path:
         with _making(backend):
             loaded = _backend(backend).create_from_arg_obj(settings.arguments(path), {})
         yield loaded
@@ -127,19 +128,6 @@ def _backend(name: str) -> Any:
             f"lm_eval: model {name!r} is not to be had: {str(error).splitlines()[0]}",
             hint="`lm_eval run --help` names the backends; some need an extra, such as lm_eval[vllm]",
         ) from error
-
-
-@contextlib.contextmanager
-def _directory(checkpoint: Checkpoint) -> Iterator[Path]:
-    """A directory with the weights: the checkpoint's own, or one that is written for the time of an evaluation."""
-    from mixmerge.checkpoint import write
-
-    if checkpoint.derivation is None:
-        yield checkpoint.path
-        return
-    with tempfile.TemporaryDirectory(prefix="mixmerge-lm-eval-") as folder:
-        write(checkpoint, Path(folder) / "model")
-        yield Path(folder) / "model"
 
 
 def _simple_evaluate(

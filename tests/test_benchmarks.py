@@ -1,0 +1,53 @@
+"""benchmarks/execution.py runs: ours alone, on three problems of each set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "execution.py"
+
+
+def execution(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True, env={**os.environ}
+    )
+
+
+def test_help_says_what_is_timed() -> None:
+    done = execution("--help")
+    assert done.returncode == 0
+    assert "from solutions to verdicts" in " ".join(done.stdout.split())
+
+
+def test_three_problems_without_rivals(data_dir: Path) -> None:
+    sets = ["humaneval_plus", "mbpp_plus"]
+    done = execution("--data", data_dir, "--suites", *sets, "--problems", 3, "--repeat", 1, "--no-rivals", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for name in sets:
+        passed = found["passed"][name]
+        assert all(counts == [3, 3] for counts in passed.values())
+        assert all(seconds > 0 for each in found["seconds"][name].values() for seconds in each)
+        assert found[f"{name}_vs_evalplus"] is None
+    assert found["isolation"]["level"] >= 1
+
+
+def test_a_rival_that_is_absent_is_named_with_how_to_get_it(data_dir: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    options = ("--problems", 1, "--repeat", 1, "--python", bare)
+    done = execution("--data", data_dir, "--suites", "humaneval_plus", *options)
+    assert done.returncode == 0, done.stderr
+    assert "absent: evalplus: No module named 'evalplus'; pip install evalplus==0.3.1" in done.stdout
+
+
+def test_missing_data_is_said(tmp_path: Path) -> None:
+    done = execution("--data", tmp_path, "--suites", "mbpp_plus")
+    assert done.returncode == 2
+    assert f"no mbpp_plus/MbppPlus.jsonl.gz in {tmp_path}" in done.stderr
+    assert "hint: --data DIR" in done.stderr
