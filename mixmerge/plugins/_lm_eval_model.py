@@ -19,10 +19,16 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from mixmerge import Checkpoint, progress
 from mixmerge.checkpoint import pour
+from mixmerge.plugins import _rows
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".index.json", ".gguf")
 # what a config says of its own making, and not of the model
 _NO_ARCHITECTURE = ("_name_or_path", "transformers_version")
+# what a model may say of generation without changing which token is the most likely
+_GREEDY = {
+    *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "use_cache"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "transformers_version", "_from_model_config"),
+}
 
 
 class RowStop(StoppingCriteria):  # type: ignore[misc]
@@ -40,16 +46,22 @@ class RowStop(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         """input_ids is (batch, tokens); gives bool (batch): which rows are done."""
-        tail = input_ids[:, self._prompt_tokens :][:, -self._look_back :]
-        texts = self._tokenizer.batch_decode(tail)
-        now = [any(stop in text for stop in self._stop) for text in texts]
+        now = self.stopped(input_ids[:, self._prompt_tokens :])
         done = torch.tensor(now, dtype=torch.bool, device=input_ids.device)
         self._done = done if self._done is None else self._done | done
         return self._done
 
+    def stopped(self, written: torch.Tensor) -> list[bool]:
+        """Which rows of new tokens, (rows, tokens), end in a stop sequence and a few tokens at most."""
+        texts = self._tokenizer.batch_decode(written[:, -self._look_back :])
+        return [any(stop in text for stop in self._stop) for text in texts]
+
 
 class PouredModel(HFLM):  # type: ignore[misc]
-    """HFLM whose rows stop one by one, and which says how far it is. `out` is where `progress` is written."""
+    """HFLM whose rows stop one by one, and which says how far it is. `out` is where `progress` is written.
+
+    On a processor it lays rows end to end (`_rows`): the same figures, but for the rounding of bfloat16.
+    """
 
     out: Path | None = None
     loaded: str = ""
@@ -69,6 +81,8 @@ class PouredModel(HFLM):  # type: ignore[misc]
             generation_kwargs["do_sample"] = False
         if temperature == 0.0 and generation_kwargs["do_sample"] is False:
             del generation_kwargs["temperature"]
+        if self._is_plain(generation_kwargs):
+            return self._continued(context, max_length, stop, generation_kwargs["attention_mask"])
         with torch.autocast(self.device.type, self.mixed_precision_dtype, self.mixed_precision_dtype is not None):
             tokens = self.model.generate(
                 input_ids=context,
@@ -78,10 +92,63 @@ class PouredModel(HFLM):  # type: ignore[misc]
                 use_cache=True,
                 **generation_kwargs,
             )
-        self._done += len(context)
+        self._progress(len(context))
+        return torch.as_tensor(tokens)
+
+    def _is_plain(self, generation_kwargs: Mapping[str, Any]) -> bool:
+        """Whether generation takes the most likely token and does nothing else, on a model that `_rows` can run."""
+        config = self.model.generation_config.to_diff_dict()
+        return (
+            generation_kwargs["do_sample"] is False
+            and set(generation_kwargs) == {"attention_mask", "do_sample"}
+            and set(config) <= _GREEDY
+            and self._lays_rows_end_to_end()
+        )
+
+    def _lays_rows_end_to_end(self) -> bool:
+        return self.backend == "causal" and self.mixed_precision_dtype is None and _rows.fits(self.model)
+
+    def _continued(self, context: torch.Tensor, max_length: int, stop: list[str], mask: torch.Tensor) -> torch.Tensor:
+        """`context` with what follows it, (batch, tokens), filled up with the pad token."""
+        prompts = [row[seen.bool()].tolist() for row, seen in zip(context, mask, strict=True)]
+        ends = self.model.generation_config.eos_token_id
+        ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        stopped = RowStop(self.tokenizer, stop, 0).stopped
+        found = _rows.continue_greedily(self.model, prompts, max_length - context.shape[1], ends, stopped)
+        tokens = torch.full((len(context), max(map(len, found))), self.tokenizer.pad_token_id)
+        for row, new in zip(tokens, found, strict=True):
+            row[: len(new)] = torch.tensor(new)
+        self._progress(len(context))
+        return torch.cat([context, tokens], 1)
+
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """As HFLM's. A request is (texts, tokens of the context, tokens of the continuation)."""
+        if not self._lays_rows_end_to_end():
+            return list(super()._loglikelihood_tokens(requests, disable_tqdm, override_bs))
+        # continuations that differ in their last token alone have their logits in common
+        same: dict[tuple[int, ...], list[int]] = {}
+        for index, (_, before, after) in enumerate(requests):
+            same.setdefault(tuple([*before, *after][-(self.max_length + 1) :][:-1]), []).append(index)
+        rows = [(tokens, max(len(requests[index][2]) for index in same[tokens])) for tokens in sorted(same, key=len)]
+        answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        found = _rows.log_probabilities(self.model, rows, self.softmax_dtype)
+        for (tokens, _), each in zip(rows, found, strict=True):
+            for index in same[tokens]:
+                texts, _, after = requests[index]
+                wanted = torch.tensor(after)
+                mine = each[-len(after) :]
+                likely = bool((mine.argmax(-1) == wanted).all())
+                answers[index] = (float(mine.gather(1, wanted[:, None]).sum()), likely)
+                if texts is not None:
+                    self.cache_hook.add_partial("loglikelihood", texts, answers[index])
+        return answers
+
+    def _progress(self, rows: int) -> None:
+        self._done += rows
         if self.out is not None:
             progress(self.out, min(self._done, self._total), self._total, "generated")
-        return torch.as_tensor(tokens)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ _CHUNK = 1000  # rows that are tokenised at a time: bounds the memory that Pytho
 
 @dataclass
 class Counts:
-    """What became of the rows. `longest` is in tokens, of a row that is kept."""
+    """What became of the rows. `longest` is in tokens, of a row that is kept; `tokens` of all of these."""
 
     rows: int = 0
     truncated: int = 0
     dropped: int = 0
     longest: int = 0
+    tokens: int = 0
 
 
 def load(path: Path, tokenizer: Any, max_length: int) -> tuple[Any, Counts]:
@@ -102,4 +103,5 @@ def _cut(prompt: list[int], completion: list[int], max_length: int, counts: Coun
         counts.dropped += 1
         return [], []
     counts.longest = max(counts.longest, len(tokens))
+    counts.tokens += len(tokens)
     return tokens, labels

@@ -209,7 +209,10 @@ def build(job: Job) -> tuple[Trainer, dict[str, float]]:
             f"packing: {type(model).__name__} cannot keep packed rows apart here",
             hint="set packing: false, or install flash-attn on a machine with a GPU",
         )
-    arguments = _arguments(job, attention != "padded", settings.max_length if settings.packing else counts.longest)
+    # Without padding rows take the memory of their own tokens. On a GPU, where memory is short, the longest counts.
+    by_mean = attention != "padded" and not _on_gpu()
+    typical = math.ceil(counts.tokens / len(rows)) if by_mean else counts.longest
+    arguments = _arguments(job, attention != "padded", settings.max_length if settings.packing else typical)
     trainer = Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[Watch(job)])
     trainer.remove_callback(transformers.PrinterCallback)
     figures = {
@@ -222,10 +225,10 @@ def build(job: Job) -> tuple[Trainer, dict[str, float]]:
     return trainer, figures
 
 
-def _arguments(job: Job, padding_free: bool, longest: int) -> SFTConfig:
+def _arguments(job: Job, padding_free: bool, row: int) -> SFTConfig:
     settings = job.settings
     on_gpu = _on_gpu()
-    micro, accumulation = _split_batch(job, longest, _TOKENS_AT_A_TIME["gpu" if on_gpu else "cpu"])
+    micro, accumulation = _split_batch(job, row, _TOKENS_AT_A_TIME["gpu" if on_gpu else "cpu"])
     return SFTConfig(
         output_dir=str(job.checkpoints),
         num_train_epochs=settings.epochs,
@@ -262,8 +265,11 @@ def _on_gpu() -> bool:
     return torch.accelerator.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() != "true"
 
 
-def _split_batch(job: Job, longest: int, tokens_at_a_time: int) -> tuple[int, int]:
-    """Rows at a time on one device, and how often gradients are added up: the same step on any number of devices."""
+def _split_batch(job: Job, row: int, tokens_at_a_time: int) -> tuple[int, int]:
+    """Rows at a time on one device, and how often gradients are added up: the same step on any number of devices.
+
+    `row` is how many tokens a row takes.
+    """
     settings = job.settings
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # by torchrun and accelerate; their state is not set up yet
     rows, rest = divmod(settings.batch_size, processes)
@@ -279,7 +285,7 @@ def _split_batch(job: Job, longest: int, tokens_at_a_time: int) -> tuple[int, in
                 hint=f"take a micro_batch_size that divides {rows}, or leave it out",
             )
         return micro, rows // micro
-    fitting = (size for size in range(2, rows + 1) if rows % size == 0 and size * longest <= tokens_at_a_time)
+    fitting = (size for size in range(2, rows + 1) if rows % size == 0 and size * row <= tokens_at_a_time)
     micro = max(fitting, default=1)
     return micro, rows // micro
 

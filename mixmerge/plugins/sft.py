@@ -129,7 +129,8 @@ def train(
     lr                      peak learning rate of AdamW (beta 0.9 and 0.999)
     epochs                  passes over the data; may be a fraction
     batch_size              rows in one step, over all devices and accumulation
-    micro_batch_size        rows at a time on one device; null: as many as fit 1,024 tokens (8,192 on a GPU)
+    micro_batch_size        rows at a time on one device; null: as many as fit 1,024 tokens (8,192 on a GPU),
+                            by the mean row on a processor without padding, else by the longest
     max_length              tokens; longer rows are cut at their end, and left out when no completion remains
     warmup                  share of the steps in which the learning rate rises linearly
     schedule                what it does then: cosine or linear to zero, or constant

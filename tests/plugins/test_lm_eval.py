@@ -180,7 +180,7 @@ def test_scores_and_samples_are_plain_lm_evals(models: dict[str, Checkpoint], fo
                 metric, _, reference = metric.partition("@constant")
                 named = f"{metric},{filter_name}" if filter_name == "second" else metric
                 reference = "constant" if metric != key.partition(",")[0] else ""
-                assert values(found)[task, named, reference] == pytest.approx(value, abs=1e-6)
+                assert values(found)[task, named, reference] == pytest.approx(value, rel=1e-6)
             said = json.loads(json.dumps([sample["filtered_resps"] for sample in expected["samples"][task]]))
             if task == "t_generate":
                 assert answers(tmp_path / name, task) == said
