@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Call = tuple[object, ...]
@@ -29,6 +29,8 @@ def assertion(out, exp, atol):
     else:
         assert exact_match
 """
+_NAMES = "import datetime\nfrom decimal import Decimal\nfrom fractions import Fraction\ninf = float('inf')"
+"""What the repr of an expected value may need."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,13 @@ def _written(problem: Problem) -> dict[str, Form]:
     name, pairs = problem.entry_point, list(zip(problem.calls, problem.expected, strict=True))
     arguments = [", ".join(map(repr, call)) for call, _ in pairs]
     lines = [f"({text}) == {value!r}" for text, (_, value) in zip(arguments, pairs, strict=True)]
-    check = "\n".join(["def check(candidate):", *(f"    assert candidate{line}, 'a message'" for line in lines)])
+    check = "\n".join([_NAMES, "def check(candidate):", *(f"    assert candidate{line}, 'a message'" for line in lines)])
     loop = f"\nfor i, (inp, exp) in enumerate(zip(inputs, results)):\n    assertion({name}(*inp), exp, 0)\n"
     inputs = f"inputs = {[list(call) for call in problem.calls]!r}\nresults = {list(problem.expected)!r}"
     return {
         "check": Form(check, check=True),
-        "asserts": Form("\n".join(f"assert {name}{line}" for line in lines)),
-        "plus": Form(_PLUS + inputs + loop, numpy=True),
+        "asserts": Form("\n".join([_NAMES, *(f"assert {name}{line}" for line in lines)])),
+        "plus": Form("\n".join([_NAMES, _PLUS, inputs, loop]), numpy=True),
     }
 
 
@@ -101,13 +103,14 @@ class Attack:
 
 @dataclass(frozen=True)
 class Honest:
-    """A program that must pass."""
+    """A program that must pass, where the level of isolation leaves it what it needs."""
 
     name: str
     why: str
     code: str
     problem: Problem
     limits: Mapping[str, float] = field(default_factory=dict)
+    level: int = 1
     numpy: bool = False
     slow: bool = False
 
@@ -116,12 +119,3 @@ def asserted(*lines: str, calls: tuple[Call, ...] = (), expected: tuple[object, 
     """A problem of assert lines only; `calls` and `expected` are for the program that knows the answers."""
     return Problem(calls, expected, tests={"asserts": Form("\n".join(lines), **form)}, data=False)  # type: ignore[arg-type]
 
-
-def named(attacks: list[Attack] | list[Honest]) -> dict[str, Attack | Honest]:
-    """By name, each name once."""
-    found = {attack.name: attack for attack in attacks}
-    assert len(found) == len(attacks), sorted(attack.name for attack in attacks)
-    return found
-
-
-Agrees = Callable[[int, object], bool]
