@@ -670,6 +670,7 @@ def f(xs):
 """,
         SQUARES,
         ("exec", "status"),
+        limits={"cpu_s": 0.5},
     ),
     Attack(
         "the caller's functions rewritten",

@@ -26,7 +26,13 @@ def replies(name: str, why: str, body: str, problem: Problem = SQUARES, **more: 
     return Attack(name, why, _LINE + body, problem, **more)  # type: ignore[arg-type]
 
 
+ONE = Problem(calls=(([5],),), expected=([25],), tests={})
 _BIG_INPUTS = Problem(calls=(([0] * 500_000,),), expected=(1,), tests={})
+
+def used(*lines: str) -> Problem:
+    """A test that does something with the value beyond comparing it."""
+    return asserted(*lines, calls=SQUARES.calls, expected=SQUARES.expected)
+
 
 FRAMES = [
     replies(
@@ -76,7 +82,7 @@ def f(*args):
 """,
     ),
     replies("a frame that claims four gigabytes", "a reader that allocates first", "say(frame(b'x', 0xffffffff))\n" + WRONG),
-    replies("a frame that claims 64 MiB", "a reader that waits for the rest", "say(frame(b'x', 64 << 20))\ntime.sleep(9)\n"),
+    replies("a frame that claims 64 MiB", "a reader that waits for the rest", "say(frame(b'x', 64 << 20))\ntime.sleep(9)\n", limits={"idle_s": 0.8}),
     replies(
         "half a frame",
         "and then nothing, for ever",
@@ -85,7 +91,7 @@ def f(*args):
     say(b"\\x10\\0")
     time.sleep(1000)
 """,
-        limits={"idle_s": 1},
+        limits={"idle_s": 0.8},
         status=("timeout",),
     ),
     replies(
@@ -97,7 +103,7 @@ while True:
     say(b"x")
     time.sleep(0.05)
 """,
-        limits={"idle_s": 1},
+        limits={"idle_s": 0.8},
         status=("timeout",),
     ),
     replies(
@@ -117,7 +123,7 @@ def f(*args):
         "the line closed",
         "nobody hears an end that nobody sends",
         "os.close(3)\ntime.sleep(1000)\n",
-        limits={"idle_s": 1},
+        limits={"idle_s": 0.8},
     ),
     replies(
         "the line shut down in a call",
@@ -139,21 +145,21 @@ for fd in (3, 4, 5): os.dup2(w, fd)
 def f(*args): return None
 time.sleep(1000)
 """,
-        limits={"idle_s": 1},
+        limits={"idle_s": 0.8},
     ),
     replies(
         "its inputs never read",
         "a judge that writes more than the line holds, and does nothing else meanwhile, writes for ever",
         "say(frame(b'[\"r\",[]]'))\ntime.sleep(1e6)\n",
         _BIG_INPUTS,
-        limits={"idle_s": 1},
+        limits={"idle_s": 0.8},
     ),
     replies(
         "its tests' arguments never read",
         "the same to a checker",
         "say(frame(b'[\"r\",[\"f\"]]'))\ntime.sleep(1e6)\n",
         asserted("assert f([0] * 500000) == 1", calls=(([0] * 500_000,),), expected=(1,)),
-        limits={"idle_s": 1},
+        limits={"idle_s": 0.8},
     ),
     replies(
         "a flood of small frames",
@@ -164,6 +170,7 @@ def f(*args):
     many = frame(b"x") * 10000
     while True: say(many)
 """,
+        ONE,
         limits={"cpu_s": 0.3},
     ),
     replies(
@@ -243,9 +250,22 @@ def f(*args):
         """
 BODY = b'["r",[' + b"[]," * 20000000 + b"[]]]"
 def f(*args):
-    say(frame(b"j" + BODY) if len(args) > 99 else frame(BODY))
+    say(frame(BODY))
     os._exit(0)
 """,
+        used("assert f([5]) == [25]"),
+        limits={"cpu_s": 2},
+    ),
+    replies(
+        "millions of small values as data",
+        "the same where the judge itself would decode them",
+        """
+BODY = b'j["r",[' + b"[]," * 5000000 + b"[]]]"
+def f(*args):
+    say(frame(BODY))
+    os._exit(0)
+""",
+        ONE,
         limits={"cpu_s": 2},
     ),
     replies(
@@ -301,11 +321,6 @@ def value(name: str, why: str, body: str, problem: Problem | None = None, **more
     return Attack(name, why, f"def f(*args):\n    {body}\n", problem or SQUARES, **more)  # type: ignore[arg-type]
 
 
-def used(*lines: str) -> Problem:
-    """A test that does something with the value beyond comparing it."""
-    return asserted(*lines, calls=SQUARES.calls, expected=SQUARES.expected)
-
-
 _RING = "a = []; a.append(a); return a"
 VALUES = [
     value("a huge number", "no JSON reader takes it, and its decimal digits take a minute", "return 10 ** 10000"),
@@ -329,8 +344,9 @@ VALUES = [
     value("a signalling decimal", "comparing with it raises", "import decimal; return decimal.Decimal('sNaN')"),
     value("a decimal of a billion digits", "as an int it fills the memory", "import decimal; return decimal.Decimal('1e999999999')"),
     value("a range of a trillion", "it travels in three numbers, and lists as a trillion", "return range(10 ** 12)"),
-    value("a string of 100 MB", "equal to nothing, but it has to be carried", "return 'x' * 10 ** 8", limits={"cpu_s": 2}),
-    value("a list of ten million", "likewise", "return [0] * 10 ** 7", limits={"cpu_s": 2}),
+    value("a string of 100 MB", "equal to nothing, but it has to be carried", "return 'x' * 10 ** 8", limits={"cpu_s": 0.5}),
+    value("a list of ten million", "likewise", "return [0] * 10 ** 7", used("assert f([5]) == [25]"), limits={"cpu_s": 2}),
+    value("a list of two million as data", "likewise", "return [0] * 2 * 10 ** 6", limits={"cpu_s": 0.5}),
     value("bytes where text is expected", "marshal takes any buffer for bytes", "return memoryview(b'abc')"),
     value("an open file", "no data at all", "return open('/dev/null')"),
     value("a function", "likewise", "return f"),
@@ -358,12 +374,12 @@ VALUES = [
     value("a range listed", "the checker would list it itself", "return range(10 ** 12)", used("assert list(f([5])) == [25]")),
     value("a range sorted", "likewise", "return range(10 ** 12)", used("assert sorted(f([5])) == [25]")),
     value("a range in a tuple", "likewise", "return (range(10 ** 12),)", used("assert [list(a) for a in f([5])] == [[25]]")),
-    value("a range added up", "the checker computes for a day", "return range(10 ** 12)", used("assert sum(f([5])) == 25"), limits={"cpu_s": 0.5, "idle_s": 2}),
-    value("a range searched", "likewise", "return range(10 ** 12)", used("assert 0.5 in f([5])"), limits={"cpu_s": 0.5, "idle_s": 2}),
+    value("a range added up", "the checker computes for a day", "return range(10 ** 12)", used("assert sum(f([5])) == 25"), limits={"cpu_s": 0.5, "idle_s": 0.8}),
+    value("a range searched", "likewise", "return range(10 ** 12)", used("assert 0.5 in f([5])"), slow=True, limits={"cpu_s": 0.5, "idle_s": 0.8}),
     value("a number that the test repeats by", "`[0] * n` fills the checker's memory", "return 10 ** 11", used("assert [0] * f([5]) == [0] * 25")),
-    value("a number that the test raises to", "`2 ** n` takes for ever", "return 10 ** 12", used("assert 2 ** f([5]) == 2 ** 25"), limits={"cpu_s": 0.5, "idle_s": 2}),
+    value("a number that the test raises to", "`2 ** n` takes for ever", "return 10 ** 12", used("assert 2 ** f([5]) == 2 ** 25"), slow=True, limits={"cpu_s": 0.5, "idle_s": 0.8}),
     value("a text that the test formats with", "`'%s' % …` with a width fills the memory", "return '%0999999999d'", used("assert f([5]) % 5 == '25'")),
-    value("a text that the test searches with", "a pattern that backtracks for a day",  "return '(a+)+$'", used("import re", "assert re.match(f([5]), 'a' * 60 + 'b')"), limits={"cpu_s": 0.5, "idle_s": 2}),
+    value("a text that the test searches with", "a pattern that backtracks for a day",  "return '(a+)+$'", used("import re", "assert re.match(f([5]), 'a' * 60 + 'b')"), slow=True, limits={"cpu_s": 0.5, "idle_s": 0.8}),
     Attack(
         "an object with a hostile length",
         "len, bool, iteration, indexing and attributes of a handle are asked of the candidate",

@@ -263,7 +263,8 @@ def chosen(programs: Sequence[Any], settings: dict[str, Any], level: int) -> lis
     return [
         one
         for one in programs
-        if (one.name in only if only else not one.slow)
+        if (one.name in only if only else settings["slow"] or not one.slow)
+        and one.name not in settings.get("but", ())
         and one.level <= level
         and (NUMPY or not one.numpy)
         and getattr(one, "machine", "") in ("", platform.machine())
