@@ -231,13 +231,15 @@ import numpy as np
 {EQUALS}
 def f(xs):
     a = np.empty(len(xs), dtype=object)
-    a[:] = [Same() for _ in xs]
+    for i in range(len(xs)): a[i] = Same()
     return a
 """,
         asserted(
             "import numpy as np",
             "assert (f([3, -1, 2]) == np.array([1, 4, 9])).all()",
             "assert np.array_equal(f([5]), [25])",
+            calls=SQUARES.calls,
+            expected=SQUARES.expected,
         ),
         ("exec", "status"),
         numpy=True,
@@ -294,9 +296,8 @@ def f(xs): return []
         """
 import ctypes
 def f(xs):
-    for n in (1, 4, 9, 25, 16):
-        ctypes.c_uint32.from_address(id(n) + 24).value = 0
-    return [0] * len(xs)
+    ctypes.c_uint32.from_address(id(25) + 24).value = 24
+    return [24]
 """,
         asserted("assert f([5]) == [25]", calls=SQUARES.calls[1:2], expected=SQUARES.expected[1:2]),
         ("exec", "status"),
@@ -334,7 +335,14 @@ builtins.all = builtins.isinstance = builtins.hasattr = builtins.callable = lamb
 builtins.abs = builtins.hash = lambda *a: 0
 def f(*args): return 0
 """,
-        MEAN,
+        asserted(
+            "assert isinstance(f([1, 2, 6]), float)",
+            "assert abs(f([1, 2, 6]) - 3.0) < 1e-6",
+            "for out, exp in zip([f([0.5, 1.0])], [0.75]):",
+            "    assert out == exp",
+            calls=MEAN.calls,
+            expected=MEAN.expected,
+        ),
         ("exec", "status"),
     ),
     Attack(
@@ -475,7 +483,7 @@ __name__ = "builtins"; __file__ = "/dev/null"; __spec__ = __loader__ = __package
 def f(xs): return [0]
 """,
         asserted("assert sorted(f([3, -1, 2])) == sorted([1, 4, 9])", calls=SQUARES.calls, expected=SQUARES.expected),
-        ("exec", "status"),
+        ("exec",),
     ),
     Attack(
         "helpers of the prompt replaced",
@@ -668,7 +676,13 @@ def f(xs):
     sys.settrace(_skip)
     return None
 """,
-        SQUARES,
+        asserted(
+            "out = f([5])",
+            "assert out == [25]",
+            "done = True",
+            calls=SQUARES.calls,
+            expected=SQUARES.expected,
+        ),
         ("exec", "status"),
         limits={"cpu_s": 0.5},
     ),
