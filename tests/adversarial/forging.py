@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from .program import Attack, Problem, asserted
 
-SQUARES = Problem(
-    calls=(([3, -1, 2],), ([5],), ([0, -4],)), expected=([1, 4, 9], [25], [0, 16])
-)
-MEAN = Problem(
-    calls=(([1, 2, 6],), ([0.5, 1.0],)), expected=(3.0, 0.75)
-)
+SQUARES = Problem(calls=(([3, -1, 2],), ([5],), ([0, -4],)), expected=([1, 4, 9], [25], [0, 16]))
+MEAN = Problem(calls=(([1, 2, 6],), ([0.5, 1.0],)), expected=(3.0, 0.75))
 CLOSE = asserted(
     "import math",
     "assert abs(f([1, 2, 6]) - 3.0) < 1e-6",
@@ -37,9 +33,15 @@ def own(name: str, value: str, *lines: str) -> Attack:
 
 
 ENDING = [
-    Attack("exit at import", "an exit status of 0 is taken for success", "import os\nos._exit(0)\n", SQUARES, ("status",)),
     Attack(
-        "exit in a call", "the same, after the tests have begun", "import os\ndef f(xs): os._exit(0)\n", SQUARES, ("status",)
+        "exit at import", "an exit status of 0 is taken for success", "import os\nos._exit(0)\n", SQUARES, ("status",)
+    ),
+    Attack(
+        "exit in a call",
+        "the same, after the tests have begun",
+        "import os\ndef f(xs): os._exit(0)\n",
+        SQUARES,
+        ("status",),
     ),
     Attack("SystemExit at import", "the polite way", "raise SystemExit(0)\n", SQUARES, ("status",)),
     Attack("SystemExit in a call", "the polite way", "import sys\ndef f(xs): sys.exit(0)\n", SQUARES, ("status",)),
@@ -162,7 +164,13 @@ def f(*args): return Same({value})
 
 
 COMPARING = [
-    Attack("an object equal to everything", "`==` asks it", f"{EQUALS}\ndef f(*args): return Same()\n", SQUARES, ("exec", "status")),
+    Attack(
+        "an object equal to everything",
+        "`==` asks it",
+        f"{EQUALS}\ndef f(*args): return Same()\n",
+        SQUARES,
+        ("exec", "status"),
+    ),
     Attack(
         "an object near everything",
         "`abs(out - exp) < tolerance` asks it",
@@ -308,7 +316,7 @@ REPLACED = [
     own("abs", "lambda x: 0", "assert abs(len(f([3, -1, 2])) - 3) < 1e-6", "assert abs(f([5])[0] - 25) < 1e-6"),
     own("sum", "lambda *a: 14", "assert sum(f([3, -1, 2])) == 14"),
     own("len", "lambda x: 3", "assert len(f([3, -1, 2])) == 3"),
-    own("isinstance", "lambda *a: True", "assert isinstance(f([3, -1, 2]), tuple)"),
+    own("isinstance", "lambda *a: True", "assert isinstance(f([3, -1, 2])[0] == 1 or None, bool)"),
     own("all", "lambda x: True", "assert all(a == b for a, b in zip(f([3, -1, 2]), [1, 4, 9]))"),
     own("any", "lambda x: False", "assert not any(a != b for a, b in zip(f([3, -1, 2]), [1, 4, 9]))"),
     own("sorted", "lambda *a, **k: 0", "assert sorted(f([3, -1, 2])) == sorted([1, 4, 9])"),
@@ -324,7 +332,7 @@ REPLACED = [
     own("range", "lambda *a: []", "for i in range(3):", "    assert f([3, -1, 2])[i] == [1, 4, 9][i]"),
     own("map", "lambda *a: []", "assert all(map(lambda x: x > 0, f([3, -1, 2])))"),
     own("max", "lambda *a: 0", "assert max(f([3, -1, 2])) == max([1, 4, 9])"),
-    own("type", "lambda *a: 0", "assert type(f([3, -1, 2])) == type(())"),
+    own("type", "lambda *a: 0", "assert type(f([3, -1, 2])[0] == 1 or None) == type(True)"),
     Attack(
         "builtins patched for everyone",
         "not in a namespace but in the module itself, so that imported helpers see it too",
@@ -406,7 +414,9 @@ math = types.ModuleType("math")
 math.isclose = lambda *a, **k: True
 def f(xs): return 1e9
 """,
-        asserted("assert math.isclose(f([1, 2, 6]), 3.0)", prompt="import math\n", calls=MEAN.calls, expected=MEAN.expected),
+        asserted(
+            "assert math.isclose(f([1, 2, 6]), 3.0)", prompt="import math\n", calls=MEAN.calls, expected=MEAN.expected
+        ),
         ("exec", "status"),
     ),
     Attack(

@@ -75,7 +75,14 @@ while True:
         status=TIMEOUT,
         limits=SHORT,
     ),
-    Attack("a loop in C", "no signal handler runs before it ends", spin("return sum(range(10 ** 12))"), DONE, status=TIMEOUT, limits=SHORT),
+    Attack(
+        "a loop in C",
+        "no signal handler runs before it ends",
+        spin("return sum(range(10 ** 12))"),
+        DONE,
+        status=TIMEOUT,
+        limits=SHORT,
+    ),
     Attack("a power", "likewise, and it does not check for signals", spin("return 7 ** 10 ** 9"), DONE, limits=SHORT),
     Attack(
         "a pattern that backtracks",
@@ -99,7 +106,14 @@ def f(): spin()
         status=TIMEOUT,
         limits=SHORT,
     ),
-    Attack("a long sleep", "uses no CPU time", "import time\ndef f(): time.sleep(10 ** 6)\n", BOTH, status=TIMEOUT, limits=SHORT),
+    Attack(
+        "a long sleep",
+        "uses no CPU time",
+        "import time\ndef f(): time.sleep(10 ** 6)\n",
+        BOTH,
+        status=TIMEOUT,
+        limits=SHORT,
+    ),
     Attack(
         "many short sleeps",
         "progress, but none worth the name",
@@ -732,7 +746,14 @@ def f():
 """,
         DONE,
     ),
-    Attack("text without end", "printed", "def f():\n    while True: print('x' * 65536)\n", BOTH, status=TIMEOUT, limits=SHORT),
+    Attack(
+        "text without end",
+        "printed",
+        "def f():\n    while True: print('x' * 65536)\n",
+        BOTH,
+        status=TIMEOUT,
+        limits=SHORT,
+    ),
     Attack(
         "text without end on the descriptors",
         "of output and of errors",

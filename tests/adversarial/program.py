@@ -70,7 +70,9 @@ def _written(problem: Problem) -> dict[str, Form]:
     name, pairs = problem.entry_point, list(zip(problem.calls, problem.expected, strict=True))
     arguments = [", ".join(map(repr, call)) for call, _ in pairs]
     lines = [f"({text}) == {value!r}" for text, (_, value) in zip(arguments, pairs, strict=True)]
-    check = "\n".join([_NAMES, "def check(candidate):", *(f"    assert candidate{line}, 'a message'" for line in lines)])
+    check = "\n".join(
+        [_NAMES, "def check(candidate):", *(f"    assert candidate{line}, 'a message'" for line in lines)]
+    )
     loop = f"\nfor i, (inp, exp) in enumerate(zip(inputs, results)):\n    assertion({name}(*inp), exp, 0)\n"
     inputs = f"inputs = {[list(call) for call in problem.calls]!r}\nresults = {list(problem.expected)!r}"
     return {
@@ -118,4 +120,3 @@ class Honest:
 def asserted(*lines: str, calls: tuple[Call, ...] = (), expected: tuple[object, ...] = (), **form: str) -> Problem:
     """A problem of assert lines only; `calls` and `expected` are for the program that knows the answers."""
     return Problem(calls, expected, tests={"asserts": Form("\n".join(lines), **form)}, data=False)  # type: ignore[arg-type]
-

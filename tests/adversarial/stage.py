@@ -128,7 +128,9 @@ class Scene:
     def state(self) -> dict[str, Any]:
         """What no candidate may change."""
         files = {str(path): (path.lstat().st_mode, path.lstat().st_mtime) for path in sorted(self.victim.rglob("*"))}
-        limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE)]
+        limits = [
+            resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_NOFILE)
+        ]
         shared = [Path(f"/proc/sysvipc/{name}") for name in ("shm", "msg", "sem")]
         return {
             "victim": [(self.victim / "victim").read_text(), files],
@@ -141,12 +143,24 @@ class Scene:
 
     def left(self) -> dict[str, Any]:
         """What was left behind or touched; empty values where all is well."""
-        places = ["/tmp", "/var/tmp", "/dev/shm", "/", "/run", self.folder, self.home, self.victim, self.texts["@PACKAGE@"]]
+        places = [
+            "/tmp",
+            "/var/tmp",
+            "/dev/shm",
+            "/",
+            "/run",
+            self.folder,
+            self.home,
+            self.victim,
+            self.texts["@PACKAGE@"],
+        ]
         after = self.state()
         return {
             "processes": _wait_for_end(),
             "temporary files": sorted(str(path) for path in self.temporary.rglob("*")),
-            "files outside": [str(path) for place in places if Path(place).is_dir() for path in _marked(place, self.mark)],
+            "files outside": [
+                str(path) for place in places if Path(place).is_dir() for path in _marked(place, self.mark)
+            ],
             "contacts": [name for name, one in self.sockets.items() if _touched(one)],
             "changes": {key: (value, after[key]) for key, value in self.before.items() if after[key] != value},
         }
@@ -215,7 +229,9 @@ class Asked:
         if self.test is None:
             expected = fill(self.problem.expected)
             times = [limits.cpu_s] * len(expected)
-            against = pack(fill(self.problem.calls), expected, times, like_evalplus(expected) if self.form == "agrees" else None)
+            against = pack(
+                fill(self.problem.calls), expected, times, like_evalplus(expected) if self.form == "agrees" else None
+            )
         else:
             against = Tests(fill(self.test.test), fill(self.test.prompt), self.test.check)
         return Job(fill(self.code), self.problem.entry_point, against, limits)
@@ -231,7 +247,12 @@ def like_evalplus(expected: Sequence[Any]) -> Callable[[int, object], bool]:
         if isinstance(wanted, float):
             return math.isclose(value, wanted, rel_tol=1e-7, abs_tol=1e-6)
         floats = isinstance(wanted, (list, tuple)) and all(isinstance(entry, float) for entry in wanted)
-        return floats and type(value) is type(wanted) and len(value) == len(wanted) and all(map(math.isclose, value, wanted))
+        return (
+            floats
+            and type(value) is type(wanted)
+            and len(value) == len(wanted)
+            and all(map(math.isclose, value, wanted))
+        )
 
     return agrees
 
@@ -282,7 +303,9 @@ def judged(settings: dict[str, Any], scene: Scene) -> dict[str, Any]:
     programs = chosen(ATTACKS if settings["what"] == "attacks" else HONEST, settings, level)
     every: list[Asked] = []
     for program in programs:
-        every += asked(program)
+        forms = asked(program)
+        # where this is not the first condition, the two forms that differ most say enough
+        every += forms if settings["forms"] == "all" else [forms[0], *forms[max(1, len(forms) - 1) :]]
         if settings["what"] == "attacks":
             every.append(_house(level > 1))
     jobs = [one.job(scene.fill) for one in every]
@@ -291,10 +314,22 @@ def judged(settings: dict[str, Any], scene: Scene) -> dict[str, Any]:
     verdicts = judge(jobs, workers=settings["workers"])
     seconds = time.monotonic() - begin
     rows = [
-        {"name": one.name, "form": one.form, "status": verdict.status, "detail": verdict.detail, "cpu_s": verdict.cpu_s, "by": verdict.by}
+        {
+            "name": one.name,
+            "form": one.form,
+            "status": verdict.status,
+            "detail": verdict.detail,
+            "cpu_s": verdict.cpu_s,
+            "by": verdict.by,
+        }
         for one, verdict in zip(every, verdicts, strict=True)
     ]
-    return {"verdicts": rows, "seconds": seconds, "memory_mb": _memory_mb() - memory, "names": [one.name for one in programs]}
+    return {
+        "verdicts": rows,
+        "seconds": seconds,
+        "memory_mb": _memory_mb() - memory,
+        "names": [one.name for one in programs],
+    }
 
 
 def answered(settings: dict[str, Any], scene: Scene) -> dict[str, Any]:
@@ -320,17 +355,25 @@ def crowded(settings: dict[str, Any], scene: Scene) -> dict[str, Any]:
     from mixmerge.sandbox import judge
 
     verdicts = judge([one.job(scene.fill) for one in every], workers=8)
-    return {"verdicts": [{"name": "one second", "form": one.by, "status": one.status, "detail": one.detail} for one in verdicts]}
+    return {
+        "verdicts": [
+            {"name": "one second", "form": one.by, "status": one.status, "detail": one.detail} for one in verdicts
+        ]
+    }
 
 
 def values(settings: dict[str, Any], scene: Scene) -> dict[str, Any]:
     """Hostile programs through `run_programs`: the honest ones between them give their values, and no call raises."""
     from mixmerge.sandbox import Limits, Program, isolation, run_programs
 
-    programs = [one for one in chosen(ATTACKS, settings, isolation().level) if one.problem.entry_point == "f" and one.problem.data]
+    programs = [one for one in chosen(ATTACKS, settings, isolation().level) if one.problem.data]
+    # what only a limit of its own stops does no harm under the usual ones
+    programs = [one for one in programs if not {"memory_mb", "file_mb"} & one.limits.keys()]
     good = Program("def f(x):\n    return x + 1", "f", ((1,), (41,)))
     every = [Program(scene.fill(one.code), "f", scene.fill(one.problem.calls)) for one in programs]
-    outcomes = run_programs([part for one in every for part in (one, good)], limits=Limits(cpu_s=0.5, idle_s=1), workers=settings["workers"])
+    outcomes = run_programs(
+        [part for one in every for part in (one, good)], limits=Limits(cpu_s=0.5, idle_s=1), workers=settings["workers"]
+    )
     kept = {}
     for program, outcome in zip(programs, outcomes[::2], strict=True):
         with contextlib.suppress(Exception):  # an answer with a number too long to print is no answer
@@ -392,7 +435,11 @@ def raised(settings: dict[str, Any], scene: Scene) -> dict[str, Any]:
 
     found = []
     for function in (judge, run_programs):
-        one = asked(HONEST[0])[0].job(scene.fill) if function is judge else __import__("mixmerge.sandbox").sandbox.Program("", "f", ())
+        one = (
+            asked(HONEST[0])[0].job(scene.fill)
+            if function is judge
+            else __import__("mixmerge.sandbox").sandbox.Program("", "f", ())
+        )
         try:
             found.append(repr(function([one])))
         except Exception as error:

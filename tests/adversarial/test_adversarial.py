@@ -61,7 +61,9 @@ def _system(name: str) -> str | None:
     path = f"/usr/bin/{name}"
     if not Path(path).exists():
         return None
-    done = subprocess.run([path, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True)
+    done = subprocess.run(
+        [path, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True
+    )
     return path if done.stdout.strip() == "True" else None
 
 
@@ -110,8 +112,9 @@ def run(condition: host.Condition, what: str, **settings: Any) -> dict[str, Any]
     path = folder / "settings.json"
     settings = {
         "what": what,
-        "workers": 2,
+        "workers": 4,
         "slow": False,
+        "forms": "all",
         "refused": condition.refused,
         "folder": str(folder),
         "report": str(report),
@@ -140,7 +143,7 @@ def run(condition: host.Condition, what: str, **settings: Any) -> dict[str, Any]
 
 @cache
 def report(condition: host.Condition, what: str) -> dict[str, Any]:
-    return run(condition, what)
+    return run(condition, what, forms="all" if condition is host.HERE else "two")
 
 
 def verdicts(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
