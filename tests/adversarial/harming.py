@@ -15,7 +15,7 @@ BOTH = Problem(
     calls=((),), expected=("done",), tests=asserted("assert f() == 'done'", calls=((),), expected=("done",)).tests
 )
 TIMEOUT = ("timeout",)
-SHORT = {"cpu_s": 0.3, "idle_s": 0.8}
+SHORT = {"cpu_s": 0.2, "idle_s": 0.5}
 
 _TRY = """
 import os
@@ -42,7 +42,15 @@ def spin(body: str) -> str:
 
 TIME = [
     Attack("an endless loop", "the plain one", spin("while True: pass"), BOTH, status=TIMEOUT, limits=SHORT),
-    Attack("an endless loop at import", "before any call", "while True: pass\n", BOTH, status=TIMEOUT, limits=SHORT),
+    Attack(
+        "an endless loop at import",
+        "before any call",
+        "while True: pass\n",
+        BOTH,
+        status=TIMEOUT,
+        slow=True,
+        limits=SHORT,
+    ),
     Attack(
         "a loop that catches everything",
         "what a signal handler raises is caught",
@@ -73,6 +81,7 @@ while True:
 """,
         BOTH,
         status=TIMEOUT,
+        slow=True,
         limits=SHORT,
     ),
     Attack(
@@ -120,7 +129,7 @@ def f(): spin()
         "import time\ndef f():\n    while True: time.sleep(0.001)\n",
         DONE,
         status=TIMEOUT,
-        limits={"cpu_s": 2, "idle_s": 0.8},
+        limits={"cpu_s": 2, "idle_s": 0.5},
     ),
     Attack(
         "a little work and a long pause",
@@ -135,7 +144,7 @@ def f():
 """,
         DONE,
         status=TIMEOUT,
-        limits={"cpu_s": 0.3, "idle_s": 0.8},
+        limits={"cpu_s": 0.2, "idle_s": 0.5},
     ),
     Attack(
         "stopped by itself",
@@ -151,6 +160,7 @@ def f():
         "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\n",
         BOTH,
         status=TIMEOUT,
+        slow=True,
         limits=SHORT,
     ),
     Attack(

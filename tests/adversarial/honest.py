@@ -12,7 +12,7 @@ def honest(
     return Honest(name, why, code, Problem(calls=(call,), expected=(expected,)), **more)  # type: ignore[arg-type]
 
 
-def tested(name: str, code: str, *lines: str, why: str = "", numpy: bool = False, **form: str) -> Honest:
+def asks(name: str, code: str, *lines: str, why: str = "", numpy: bool = False, **form: str) -> Honest:
     return Honest(name, why, code, asserted(*lines, **form), numpy=numpy)
 
 
@@ -188,10 +188,10 @@ VALUES = [
     honest("counters and ordered dicts", "from collections import Counter, OrderedDict, defaultdict\ndef f():\n    d = defaultdict(list)\n    d['a'].append(1)\n    return Counter('aab'), OrderedDict(b=1, a=2), d\n", ({"a": 2, "b": 1}, {"a": 2, "b": 1}, {"a": [1]})),
     honest("an IntEnum and a StrEnum", "import enum\nclass A(enum.IntEnum): X = 3\nclass B(str, enum.Enum): Y = 'y'\ndef f(): return [A.X, B.Y]\n", [3, "y"]),
     honest("subclasses of str and list", "class S(str): pass\nclass L(list): pass\ndef f(): return L([S('a')])\n", ["a"]),
-    tested("a deque", "from collections import deque\ndef f(): return deque([1, 2], maxlen=2)\n", "from collections import deque", "assert f() == deque([1, 2])", "assert list(f()) == [1, 2]"),
-    tested("a generator", "def f(n):\n    for i in range(n): yield i\n", "assert list(f(3)) == [0, 1, 2]", "assert sum(f(4)) == 6", "assert sorted(f(2), reverse=True) == [1, 0]", "assert [x for x in f(2)] == [0, 1]", "assert 2 in f(3)", "assert tuple(zip(f(2), 'ab')) == ((0, 'a'), (1, 'b'))"),
-    tested("map, filter and dict views", "def f(n): return map(str, range(n))\ndef g(): return {1: 2}.items()\n", "assert list(f(2)) == ['0', '1']", "assert list(g()) == [(1, 2)]", "assert len(list(f(3))) == 3"),
-    tested("a range", "def f(n): return range(n)\n", "assert list(f(3)) == [0, 1, 2]", "assert f(3) == range(3)", "assert len(f(3)) == 3 and f(3)[1] == 1"),
+    asks("a deque", "from collections import deque\ndef f(): return deque([1, 2], maxlen=2)\n", "from collections import deque", "assert f() == deque([1, 2])", "assert list(f()) == [1, 2]"),
+    asks("a generator", "def f(n):\n    for i in range(n): yield i\n", "assert list(f(3)) == [0, 1, 2]", "assert sum(f(4)) == 6", "assert sorted(f(2), reverse=True) == [1, 0]", "assert [x for x in f(2)] == [0, 1]", "assert 2 in f(3)", "assert tuple(zip(f(2), 'ab')) == ((0, 'a'), (1, 'b'))"),
+    asks("map, filter and dict views", "def f(n): return map(str, range(n))\ndef g(): return {1: 2}.items()\n", "assert list(f(2)) == ['0', '1']", "assert list(g()) == [(1, 2)]", "assert len(list(f(3))) == 3"),
+    asks("a range", "def f(n): return range(n)\n", "assert list(f(3)) == [0, 1, 2]", "assert f(3) == range(3)", "assert len(f(3)) == 3 and f(3)[1] == 1"),
     Honest("the right exception", "", "def f(x):\n    if x < 0: raise ValueError('negative')\n    return x\n", Problem((), (), tests={"asserts": Form("try:\n    f(-1)\nexcept ValueError as e:\n    assert str(e) == 'negative'\nelse:\n    assert False\nassert f(1) == 1")}, data=False)),
 ]  # fmt: skip
 
@@ -311,11 +311,11 @@ def find_zero(xs):
 ]  # fmt: skip
 
 NUMPY = [
-    tested("an array", "import numpy as np\ndef f(n): return np.arange(n) * 2.0\n", *_NUMPY, "assert (f(3) == np.array([0, 2, 4])).all()", "assert np.allclose(f(3), [0, 2, 4])", "assert isinstance(f(3), np.ndarray) and f(3).dtype == float and f(4).shape == (4,)", "assert f(3).tolist() == [0.0, 2.0, 4.0]", "assert list(f(2)) == [0, 2]", numpy=True),
-    tested("arrays as arguments", "import numpy as np\ndef f(a): return a.sum(axis=0)\n", *_NUMPY, "assert f(np.ones((3, 2))).tolist() == [3, 3]", numpy=True),
+    asks("an array", "import numpy as np\ndef f(n): return np.arange(n) * 2.0\n", *_NUMPY, "assert (f(3) == np.array([0, 2, 4])).all()", "assert np.allclose(f(3), [0, 2, 4])", "assert isinstance(f(3), np.ndarray) and f(3).dtype == float and f(4).shape == (4,)", "assert f(3).tolist() == [0.0, 2.0, 4.0]", "assert list(f(2)) == [0, 2]", numpy=True),
+    asks("arrays as arguments", "import numpy as np\ndef f(a): return a.sum(axis=0)\n", *_NUMPY, "assert f(np.ones((3, 2))).tolist() == [3, 3]", numpy=True),
     honest("scalars of numpy", "import numpy as np\ndef f(xs): return [np.int64(max(xs)), np.float64(0.5), np.bool_(True)]\n", [3, 0.5, True], ([1, 3],), numpy=True),
     honest("a list from an array", "import numpy as np\ndef f(xs): return np.sort(np.array(xs)).tolist(), int(np.linalg.det(np.eye(3)))\n", ([1, 2, 3], 1), ([3, 1, 2],), numpy=True),
-    tested("numpy in the test alone", "def f(xs): return [x / 2 for x in xs]\n", *_NUMPY, "assert np.allclose(f([1, 2]), np.array([0.5, 1.0]))", numpy=True),
+    asks("numpy in the test alone", "def f(xs): return [x / 2 for x in xs]\n", *_NUMPY, "assert np.allclose(f([1, 2]), np.array([0.5, 1.0]))", numpy=True),
 ]  # fmt: skip
 
 PROGRAMS = [*LIBRARY, *VALUES, *TESTS, *NUMPY]

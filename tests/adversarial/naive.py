@@ -104,7 +104,9 @@ def fooled(attack: Attack, judge: str, scene: Scene) -> bool:
 
 def main(folder: str) -> None:
     scene = Scene(Path(folder))
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(null, stream)
     found = {
         attack.name: {judge: fooled(attack, judge, scene) for judge in attack.fools}
         for attack in ATTACKS

@@ -89,7 +89,7 @@ def f(*args):
         "a frame that claims 64 MiB",
         "a reader that waits for the rest",
         "say(frame(b'x', 64 << 20))\ntime.sleep(9)\n",
-        limits={"idle_s": 0.8},
+        limits={"idle_s": 0.5},
     ),
     replies(
         "half a frame",
@@ -99,7 +99,7 @@ def f(*args):
     say(b"\\x10\\0")
     time.sleep(1000)
 """,
-        limits={"idle_s": 0.8},
+        limits={"idle_s": 0.5},
         status=("timeout",),
     ),
     replies(
@@ -111,7 +111,7 @@ while True:
     say(b"x")
     time.sleep(0.05)
 """,
-        limits={"idle_s": 0.8},
+        limits={"idle_s": 0.5},
     ),
     replies(
         "garbage",
@@ -130,7 +130,7 @@ def f(*args):
         "the line closed",
         "nobody hears an end that nobody sends",
         "os.close(3)\ntime.sleep(1000)\n",
-        limits={"idle_s": 0.8},
+        limits={"idle_s": 0.5},
     ),
     replies(
         "the line shut down in a call",
@@ -141,7 +141,7 @@ def f(*args):
     s.shutdown(socket.SHUT_WR); s.shutdown(socket.SHUT_RDWR)
     while True: pass
 """,
-        limits={"cpu_s": 0.3},
+        limits={"cpu_s": 0.2},
     ),
     replies(
         "the line made into another file",
@@ -152,21 +152,21 @@ for fd in (3, 4, 5): os.dup2(w, fd)
 def f(*args): return None
 time.sleep(1000)
 """,
-        limits={"idle_s": 0.8},
+        limits={"idle_s": 0.5},
     ),
     replies(
         "its inputs never read",
         "a judge that writes more than the line holds, and does nothing else meanwhile, writes for ever",
         "say(frame(b'[\"r\",[]]'))\ntime.sleep(1e6)\n",
         _BIG_INPUTS,
-        limits={"idle_s": 0.8},
+        limits={"idle_s": 0.5},
     ),
     replies(
         "its tests' arguments never read",
         "the same to a checker",
         'say(frame(b\'["r",["f"]]\'))\ntime.sleep(1e6)\n',
         asserted("assert f([0] * 500000) == 1", calls=(([0] * 500_000,),), expected=(1,)),
-        limits={"idle_s": 0.8},
+        limits={"idle_s": 0.5},
     ),
     replies(
         "a flood of small frames",
@@ -178,7 +178,7 @@ def f(*args):
     while True: say(many)
 """,
         ONE,
-        limits={"cpu_s": 0.3},
+        limits={"cpu_s": 0.2},
     ),
     replies(
         "a flood of large frames",
@@ -189,7 +189,7 @@ def f(*args):
     large = frame(b"x" * (1 << 20))
     while True: say(large)
 """,
-        limits={"cpu_s": 0.3},
+        limits={"cpu_s": 0.2},
     ),
     replies(
         "a flood while it loads",
@@ -198,7 +198,7 @@ def f(*args):
 large = frame(b"x" * (63 << 20))
 while True: say(large)
 """,
-        limits={"cpu_s": 0.3},
+        limits={"cpu_s": 0.2},
     ),
     replies(
         "a thread that answers instead",
@@ -211,7 +211,7 @@ def more():
 threading.Thread(target=more, daemon=True).start()
 def f(*args): return None
 """,
-        limits={"cpu_s": 0.3},
+        limits={"cpu_s": 0.2},
     ),
     replies(
         "marshalled replies with code",
@@ -430,7 +430,7 @@ VALUES = [
         "the checker computes for a day",
         "return range(10 ** 12)",
         used("assert sum(f([5])) == 25"),
-        limits={"cpu_s": 0.5, "idle_s": 0.8},
+        limits={"cpu_s": 0.5, "idle_s": 0.5},
     ),
     value(
         "a range searched",
@@ -438,7 +438,7 @@ VALUES = [
         "return range(10 ** 12)",
         used("assert 0.5 in f([5])"),
         slow=True,
-        limits={"cpu_s": 0.5, "idle_s": 0.8},
+        limits={"cpu_s": 0.5, "idle_s": 0.5},
     ),
     value(
         "a number that the test repeats by",
@@ -452,7 +452,7 @@ VALUES = [
         "return 10 ** 12",
         used("assert 2 ** f([5]) == 2 ** 25"),
         slow=True,
-        limits={"cpu_s": 0.5, "idle_s": 0.8},
+        limits={"cpu_s": 0.5, "idle_s": 0.5},
     ),
     value(
         "a text that the test formats with",
@@ -466,7 +466,7 @@ VALUES = [
         "return '(a+)+$'",
         used("import re", "assert re.match(f([5]), 'a' * 60 + 'b')"),
         slow=True,
-        limits={"cpu_s": 0.5, "idle_s": 0.8},
+        limits={"cpu_s": 0.5, "idle_s": 0.5},
     ),
     Attack(
         "an object with a hostile length",
