@@ -96,13 +96,16 @@ class Batch:
                 self.keep_time()
 
     def keep_time(self) -> None:
-        """A candidate may catch what ends a call that takes too long; it does not survive this."""
-        used, limit = self.run.used(), self.limits_s[self.agreed] if self.agreed < len(self.limits_s) else None
-        if used is None or limit is None:
+        """A candidate may catch what ends a call that takes too long; it does not survive this.
+
+        Answers travel together, so which call it is at cannot be told from outside: the longest that is left counts.
+        """
+        used, left = self.run.used(), self.limits_s[self.agreed :]
+        if used is None or not left:
             return
         if self.mark is None or self.mark[0] != self.agreed:
             self.mark = (self.agreed, used)
-        elif used - self.mark[1] > 1.25 * limit + 0.5:
+        elif used - self.mark[1] > 1.25 * max(left) + 0.5:
             self.run.stop("call")
 
     def frame(self) -> bytes | None:

@@ -257,3 +257,15 @@ def f(x):
 """
     jobs = [Job(code, "f", pack([(1,)], [2], [4.0]), Limits(file_mb=size)) for size in (8, 64)]
     assert [verdict.status for verdict in judge(jobs, workers=1)] == ["fail", "pass"]
+
+
+def test_a_long_call_after_short_ones_has_its_own_limit() -> None:
+    code = """
+import time
+def f(x):
+    end = time.process_time() + (1.5 if x == 30 else 0)
+    while time.process_time() < end: pass
+    return 2 * x
+"""
+    cases = pack([(x,) for x in range(31)], [2 * x for x in range(31)], [0.2] * 30 + [4.0])
+    assert statuses([code], cases, Limits(cpu_s=8)) == ["pass"]
