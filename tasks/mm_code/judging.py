@@ -91,7 +91,8 @@ class Judge:
         problem = self.problems.problems[id]
         if problem.test:
             tests = Tests(problem.test, problem.helpers, problem.check)
-            return [("base", Job(code, problem.entry_point, tests, TESTS))]
+            whole = f"{code}\n\n{problem.setup}" if problem.setup else code
+            return [("base", Job(whole, problem.entry_point, tests, TESTS))]
         return [
             (name, Job(code, problem.entry_point, kind.cases, kind.limits)) for name, kind in self.kinds[id].items()
         ]

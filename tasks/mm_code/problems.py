@@ -43,6 +43,7 @@ class Problem:
     check: bool = False
     helpers: str = ""
     names: frozenset[str] = frozenset()
+    setup: str = ""  # executed after the answer, in its process: it makes objects of the answer's own classes
 
 
 @dataclass(frozen=True)
@@ -296,9 +297,13 @@ def _mbpp(row: Row) -> Problem:
     """MBPP's own asserts as they stand, after its set-up code. Asked with the first of them, as EvalPlus (and bigcode's
     harness) do; the paper of MBPP shows all three."""
     tests, code = [_lines(test) for test in row["test_list"]], _lines(row["code"])
-    setup = [_lines(row.get("test_setup_code") or ""), *(row.get("test_imports") or [])]
-    program = "\n".join([*setup, *tests]).strip() + "\n"
-    used = {node.id for node in ast.walk(ast.parse(program)) if isinstance(node, ast.Name)}
+    setup = _lines(row.get("test_setup_code") or "")
+    made = {
+        node.id for node in ast.walk(ast.parse(setup)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    fetched = [f"{name} = mixmerge_made({name!r})" for name in sorted(made)]
+    program = "\n".join([*(row.get("test_imports") or []), *fetched, *tests]).strip() + "\n"
+    used = {node.id for node in ast.walk(ast.parse(f"{setup}\n{program}")) if isinstance(node, ast.Name)}
     defined = {node.name: node for node in ast.parse(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     functions = [name for name in defined if name in used and isinstance(defined[name], ast.FunctionDef)]
     text = _lines(row["text"] if "text" in row else row["prompt"])
@@ -311,6 +316,7 @@ def _mbpp(row: Row) -> Problem:
         code,
         test=program,
         names=frozenset(used & defined.keys()),
+        setup=f"{setup}\n\ndef mixmerge_made(name):\n    return globals()[name]\n" if setup else "",
     )
 
 
