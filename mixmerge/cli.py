@@ -102,12 +102,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--workers", type=_at_least_one, metavar="N", help="processes (default: one for each CPU)")
     score.add_argument("--sanitize", action="store_true", help="take the program out of solutions and completions")
-    score.add_argument(
-        "--require-isolation", type=int, choices=range(4), metavar="N", help="refuse below this level (1 to 3)"
-    )
-    score.add_argument(
-        "--allow-unsandboxed", action="store_true", help="run programs even where nothing keeps them from this host"
-    )
+    for one in (run, score):
+        one.add_argument(
+            "--require-isolation",
+            type=int,
+            choices=range(4),
+            metavar="N",
+            help="refuse to run generated programs below this level of isolation (1 to 3; see `mixmerge doctor`)",
+        )
+        one.add_argument(
+            "--allow-unsandboxed", action="store_true", help="run them even where nothing keeps them from this host"
+        )
     add("doctor", _doctor, "say what this machine can do", js=True)
     worker = verbs.add_parser("worker")  # started by executors; not for people
     worker.set_defaults(verb=_worker)
@@ -142,6 +147,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Recipe, Registry, Store]:
 def _recipe(arguments: argparse.Namespace) -> int:
     from . import display, run
 
+    _say_isolation(arguments)
     recipe, registry, store = _load(arguments)
     use = _use(registry, "executor", arguments.executor)
     command = run.worker_command(store, registry)
@@ -158,6 +164,14 @@ def _recipe(arguments: argparse.Namespace) -> int:
     index = outcome.report / "index.html" if outcome.report else None
     print(index if index and index.is_file() else outcome.report or f"done: {arguments.out / recipe.name}")
     return 0
+
+
+def _say_isolation(arguments: argparse.Namespace) -> None:
+    """Into the environment, where workers find it, and where plain lm-eval says it."""
+    if arguments.allow_unsandboxed:
+        os.environ["MIXMERGE_ALLOW_UNSANDBOXED"] = "1"
+    if arguments.require_isolation is not None:
+        os.environ["MIXMERGE_REQUIRE_ISOLATION"] = str(arguments.require_isolation)
 
 
 def _use(registry: Registry, kind: str, text: str) -> Use:
@@ -340,10 +354,7 @@ def _show_step(store: Store, step_id: str) -> bool:
 def _score(arguments: argparse.Namespace) -> int:
     from . import scoring
 
-    if arguments.allow_unsandboxed:  # plain lm-eval has no other way to say these
-        os.environ["MIXMERGE_ALLOW_UNSANDBOXED"] = "1"
-    if arguments.require_isolation is not None:
-        os.environ["MIXMERGE_REQUIRE_ISOLATION"] = str(arguments.require_isolation)
+    _say_isolation(arguments)
     scored = scoring.score(
         arguments.task,
         arguments.samples,
