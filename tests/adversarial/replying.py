@@ -30,9 +30,10 @@ ONE = Problem(calls=(([5],),), expected=([25],), tests={})
 _BIG_INPUTS = Problem(calls=(([0] * 500_000,),), expected=(1,), tests={})
 
 
-def used(*lines: str) -> Problem:
-    """A test that does something with the value beyond comparing it."""
-    return asserted(*lines, calls=SQUARES.calls, expected=SQUARES.expected)
+def used(*lines: str, right: object = None) -> Problem:
+    """A test that does something with the value beyond comparing it; `right` is what f([5]) should give."""
+    expected = SQUARES.expected if right is None else (SQUARES.expected[0], right, SQUARES.expected[2])
+    return asserted(*lines, calls=SQUARES.calls, expected=expected)
 
 
 FRAMES = [
@@ -381,14 +382,14 @@ VALUES = [
         "an array of a billion empty rows",
         "no bytes, and a billion lists once somebody lists it",
         "import numpy\ndef f(*args): return numpy.zeros((10 ** 9, 0))\n",
-        used("assert f([5]) == [25]", "assert list(f([5])) == [25]", "assert f([5]).tolist() == [25]"),
+        used("import numpy as np", "assert list(f([5])) == [25]", "assert np.asarray(f([5])).tolist() == [25]"),
         numpy=True,
     ),
     Attack(
         "an array with a mask of its own",
         "numpy's own subclasses answer == in their way",
         "import numpy\ndef f(*args): return numpy.ma.masked_all(3)\n",
-        used("import numpy as np", "assert (f([3, -1, 2]) == [1, 4, 9]).all()"),
+        used("import numpy as np", "assert np.equal(f([3, -1, 2]), [1, 4, 9]).all()"),
         numpy=True,
     ),
     value(
@@ -423,7 +424,7 @@ VALUES = [
         "a range in a tuple",
         "likewise",
         "return (range(10 ** 12),)",
-        used("assert [list(a) for a in f([5])] == [[25]]"),
+        used("assert [list(a) for a in f([5])] == [[25]]", right=[[25]]),
     ),
     value(
         "a range added up",
@@ -436,7 +437,7 @@ VALUES = [
         "a range searched",
         "likewise",
         "return range(10 ** 12)",
-        used("assert 0.5 in f([5])"),
+        used("assert 0.5 in f([5])", right=[0.5]),
         slow=True,
         limits={"cpu_s": 0.5, "idle_s": 0.5},
     ),
@@ -444,13 +445,13 @@ VALUES = [
         "a number that the test repeats by",
         "`[0] * n` fills the checker's memory",
         "return 10 ** 11",
-        used("assert [0] * f([5]) == [0] * 25"),
+        used("assert [0] * f([5]) == [0] * 25", right=25),
     ),
     value(
         "a number that the test raises to",
         "`2 ** n` takes for ever",
         "return 10 ** 12",
-        used("assert 2 ** f([5]) == 2 ** 25"),
+        used("assert 2 ** f([5]) == 2 ** 25", right=25),
         slow=True,
         limits={"cpu_s": 0.5, "idle_s": 0.5},
     ),
@@ -458,13 +459,13 @@ VALUES = [
         "a text that the test formats with",
         "`'%s' % …` with a width fills the memory",
         "return '%0999999999d'",
-        used("assert f([5]) % 5 == '25'"),
+        used("assert f([5]) % 5 == '25'", right="2%d"),
     ),
     value(
         "a text that the test searches with",
         "a pattern that backtracks for a day",
         "return '(a+)+$'",
-        used("import re", "assert re.match(f([5]), 'a' * 60 + 'b')"),
+        used("import re", "assert re.match(f([5]), 'a' * 60 + 'b')", right="a"),
         slow=True,
         limits={"cpu_s": 0.5, "idle_s": 0.5},
     ),
@@ -495,7 +496,7 @@ def f(*args): return Bad()
         "an object whose attributes are objects",
         "a chain of handles without an end",
         f"{EQUALS}\ndef f(*args): return Same()\n",
-        used("out = f([5])", "assert out.a.b.c.d() == 25", "assert out.real == 25", "assert [*out] == [25]"),
+        used("out = f([5])", "assert out.real == 25", "assert out.conjugate() == 25", right=25),
         ("exec", "status"),
     ),
     Attack(

@@ -465,11 +465,11 @@ def _memory_mb() -> int:
 
 def main(path: str) -> None:
     settings = json.loads(Path(path).read_text())
+    host.refuse(tuple(settings["refused"]))  # before there is a thread: a new user namespace wants none
     faulthandler.dump_traceback_later(settings["patience_s"], exit=True)
     if settings["what"] == "doomed":
         doomed(settings, None)
         return
-    host.refuse(tuple(settings["refused"]))
     host.adopt_orphans()
     scene = Scene(Path(settings["folder"]))
     from mixmerge.sandbox import isolation

@@ -208,30 +208,45 @@ def f(n):
         level=2,
     ),
     Attack(
-        "the harness through /proc",
-        "memory, arguments, environment and open files of the process that judges",
+        "the harness's memory through /proc",
+        "the expected values are in it, and it belongs to the same user",
         _FIND
         + """
 import os
 def f(n):
-    for pid in ("@HARNESS@", str(os.getppid()), "1", "self"):
-        for name in ("cmdline", "environ", "mem", "fd/3", "fd/4", "fd/5", "cwd/data.jsonl", "root@DATASET@"):
-            try:
-                with open(f"/proc/{pid}/{name}", "rb", 0) as h:
-                    if found := pick(h.read(1 << 20), n): return found
-            except OSError: pass
+    for pid in ("@HARNESS@", str(os.getppid()), "1"):
         try:
             with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
                 for line in maps:
                     begin, end = (int(part, 16) for part in line.split()[0].split("-"))
                     try:
                         memory.seek(begin)
-                        if "rw" in line and (found := pick(memory.read(min(end - begin, 1 << 26)), n)): return found
+                        if "rw" in line and (found := pick(memory.read(min(end - begin, 1 << 26)), n)):
+                            return found
                     except OSError: pass
         except OSError: pass
 """,
         ORACLE,
         ("exec", "status"),
+        limits={"cpu_s": 2},
+    ),
+    Attack(
+        "the harness's files through /proc",
+        "its arguments, environment, folder, root and open descriptors",
+        _FIND
+        + """
+import os
+def f(n):
+    for pid in ("@HARNESS@", str(os.getppid()), "1", "self"):
+        for name in ("cmdline", "environ", *(f"fd/{fd}" for fd in range(20)), "cwd/data.jsonl", "root@DATASET@"):
+            try:
+                with open(f"/proc/{pid}/{name}", "rb", 0) as h:
+                    if found := pick(h.read(1 << 20), n): return found
+            except OSError: pass
+""",
+        ORACLE,
+        ("exec", "status"),
+        level=2,
     ),
     Attack(
         "the harness through its own system calls",

@@ -142,9 +142,20 @@ def run(condition: host.Condition, what: str, **settings: Any) -> dict[str, Any]
     return found
 
 
-@cache
 def report(condition: host.Condition, what: str) -> dict[str, Any]:
-    return run(condition, what, forms="all" if condition is host.HERE else "two")
+    """The report that many tests share; if there is none, they share why."""
+    found = _tried(condition, what)
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+@cache
+def _tried(condition: host.Condition, what: str) -> dict[str, Any] | BaseException:
+    try:
+        return run(condition, what, forms="all" if condition is host.HERE else "two")
+    except (Exception, pytest.skip.Exception) as error:
+        return error
 
 
 def verdicts(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
