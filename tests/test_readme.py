@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import re
 import shlex
@@ -61,7 +63,40 @@ def test_make_targets_exist() -> None:
             done = subprocess.run([*command, "--dry-run"], cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
         else:
-            assert command[:2] == ["lm_eval", "run"]
+            assert command[:2] in (["lm_eval", "run"], ["mixmerge", "score"])
+
+
+def test_samples_are_scored(data_dir: Path, tmp_path: Path) -> None:
+    """Each `mixmerge score` as it is printed, on canonical solutions in the files that it names."""
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("mixmerge score")]
+    assert len(lines) == 3
+    for line in lines:
+        _, _, task, file, *_ = shlex.split(line, comments=True)
+        name = "HumanEvalPlus" if "humaneval" in task else "MbppPlus"
+        with gzip.open(next(data_dir.glob(f"*/{name}.jsonl.gz")), "rt", encoding="utf-8") as rows:
+            problems = [json.loads(row) for row, _ in zip(rows, range(2), strict=False)]
+        samples = [sample(problem, logged="samples_" in file) for problem in problems]
+        (tmp_path / file).write_text("".join(json.dumps(one) + "\n" for one in samples))
+        done = subprocess.run(
+            [str(BIN / "python"), "-m", *shlex.split(line, comments=True)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "MIXMERGE_DATA": str(data_dir), "MIXMERGE_CACHE": str(tmp_path / "cache")},
+        )
+        assert done.returncode == 0, done.stderr
+        if "--json" in line:
+            assert json.loads(done.stdout)["plus"] == {"k": 2, "pass@1": 1.0}
+        else:
+            assert "plus  2 of 2  pass@1 1.0000" in done.stdout
+
+
+def sample(problem: dict[str, str], *, logged: bool) -> dict[str, object]:
+    """A solution in EvalPlus' form, or in the form of lm-eval's log."""
+    solution = problem["prompt"] + problem["canonical_solution"]
+    if not logged:
+        return {"task_id": problem["task_id"], "solution": solution}
+    return {"doc": {"id": problem["task_id"]}, "resps": [[f"\n{solution}\n```\n"]], "filter": "executed"}
 
 
 def test_the_tasks_run_in_plain_lm_eval(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:
