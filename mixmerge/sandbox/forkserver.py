@@ -57,11 +57,13 @@ def main(descriptor: int, parent: int) -> None:
             seccomp.Filter(writing=False, attributes=False, passing=True).install()
         checker.serve(control)
         return
+    server = Server(control, settings, held["layers"])
+    candidate.rehearse()
     # nothing that is there already is looked at by a child's collector, which would copy all of it
     gc.collect()
     gc.disable()
     gc.freeze()
-    Server(control, settings, held["layers"]).serve()
+    server.serve()
 
 
 class OnlyNumpy:
