@@ -121,8 +121,9 @@ class Box:
             "namespaces": namespaces,
             "nobody": nobody,
             "work": self.work or _writable_folder([*_visible(), *folders]),
-            "visible": [*_visible(), *folders],
+            "visible": _visible(),
             "hidden": _hidden(),
+            "kept": folders,
             "readable": [*(_visible() if namespaces else _readable()), *folders],
             "preload": [name for name in self.kind.preload if name != "numpy" or folders],
             "numpy": folders[0] if folders else "",
@@ -198,7 +199,9 @@ def _writable_folder(visible: Sequence[str]) -> str:
 
 @cache
 def _standard_library() -> list[str]:
-    return sorted({os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")})
+    # a virtual environment has its own `platbase`, in which there is nothing but installed packages
+    base = {"platbase": sys.base_exec_prefix}
+    return sorted({os.path.realpath(sysconfig.get_path(name, vars=base)) for name in ("stdlib", "platstdlib")})
 
 
 @cache

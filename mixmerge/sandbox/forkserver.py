@@ -89,7 +89,8 @@ def lock_down(settings: dict[str, Any]) -> dict[str, Any]:
     names, without = [], settings["without"]
     if settings["namespaces"]:
         user, folder, room_mb = settings["namespaces"] == "user", settings["work"], settings["file_mb"]
-        layers.enter_namespaces(user, settings["visible"], settings["hidden"], folder, room_mb)
+        shown = settings["visible"], settings["hidden"], settings["kept"]
+        layers.enter_namespaces(user, *shown, folder, room_mb)
         names += ["pid, network, mount, ipc and uts namespaces", "read-only root", "tmpfs"]
     elif settings["nobody"]:
         layers.become_nobody()

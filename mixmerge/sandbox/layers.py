@@ -89,12 +89,14 @@ def become_nobody() -> None:
 # -- namespaces --------------------------------------------------------------------------------------------------
 
 
-def enter_namespaces(user: bool, visible: Sequence[str], hidden: Sequence[str], work: str, work_mb: int) -> None:
+def enter_namespaces(
+    user: bool, visible: Sequence[str], hidden: Sequence[str], kept: Sequence[str], work: str, work_mb: int
+) -> None:
     """Leave the host: new namespaces, a read-only root of `visible` alone, and `work_mb` MiB of memory on `work`.
 
     Forks: returns in the first process of the new pid namespace, with which everything in it ends; the calling
     process waits for that one. `user` enters a user namespace too, which is what lets an ordinary user have the others.
-    `hidden` are folders below visible ones that become empty.
+    `hidden` are folders below visible ones that become empty, but for what is `kept` in them or elsewhere.
     """
     outside = os.geteuid(), os.getegid()
     kinds = _NEWNS | _NEWPID | _NEWIPC | _NEWUTS | _NEWCGROUP | _NEWNET
@@ -107,7 +109,9 @@ def enter_namespaces(user: bool, visible: Sequence[str], hidden: Sequence[str], 
         ):
             with open(f"/proc/self/{file}", "w") as handle:
                 handle.write(text)
-    _new_root(visible, hidden, work, work_mb)
+    _new_root(visible, hidden, kept)
+    _writable(work, work_mb)
+    _leave_old_root()
     _call("sethostname", b"sandbox", ctypes.c_size_t(7))
     child = os.fork()
     if child:
@@ -132,7 +136,7 @@ def _pivot(new: str, old: str) -> None:
     _syscall(_PIVOT_ROOT[os.uname().machine], new.encode(), old.encode())
 
 
-def _new_root(visible: Sequence[str], hidden: Sequence[str], work: str, work_mb: int) -> None:
+def _new_root(visible: Sequence[str], hidden: Sequence[str], kept: Sequence[str]) -> None:
     """As bubblewrap does: a file system in memory becomes the root, with the old one below it while the new is made."""
     _mount(None, "/", flags=_REC | _PRIVATE)
     _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, "size=4m,mode=755")
@@ -143,12 +147,22 @@ def _new_root(visible: Sequence[str], hidden: Sequence[str], work: str, work_mb:
     _mount("tmpfs", "/new", "tmpfs", _NOSUID | _NODEV, "size=4m,mode=755")
     for path in visible:
         _show(path)
-    for path in hidden:
-        if os.path.isdir(f"/new{path}"):
-            _mount("tmpfs", f"/new{path}", "tmpfs", _RDONLY | _NOSUID | _NODEV, "size=4k,mode=755")
+    covered = [f"/new{path}" for path in hidden if os.path.isdir(f"/new{path}")]
+    for path in covered:
+        _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, "size=64k,mode=755")
+    for path in kept:
+        _show(path)
+    for path in covered:
+        _mount(None, path, flags=_REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV)
+
+
+def _writable(work: str, work_mb: int) -> None:
     os.makedirs(f"/new{work}", exist_ok=True)
     options = f"size={work_mb}m,mode=1777,nr_inodes={64 * work_mb}"
     _mount("tmpfs", f"/new{work}", "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
+
+
+def _leave_old_root() -> None:
     _call("umount2", b"/old", _DETACH)
     os.chdir("/new")
     _pivot(".", ".")

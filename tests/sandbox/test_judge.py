@@ -269,3 +269,16 @@ def f(x):
 """
     cases = pack([(x,) for x in range(31)], [2 * x for x in range(31)], [0.2] * 30 + [4.0])
     assert statuses([code], cases, Limits(cpu_s=8)) == ["pass"]
+
+
+@pytest.mark.parametrize("without", [(), ("namespaces",)])
+def test_numpy_can_be_imported_late_and_nothing_beside_it(without: tuple[str, ...]) -> None:
+    """Whatever environment it is installed in: by a name that the text does not hold, and by the test alone."""
+    pytest.importorskip("numpy")
+    late = "import importlib\ndef f(x): return importlib.import_module('num' + 'py').int64(2 * x)"
+    other = "import importlib\ndef f(x): return 2 * x if importlib.import_module('pyte' + 'st') else 0"
+    cases = pack([(1,)], [2], [4.0])
+    verdicts = judge([Job(late, "f", cases), Job(other, "f", cases)], without=without)
+    assert [verdict.status for verdict in verdicts] == ["pass", "fail"], verdicts
+    tested = Tests("import numpy as np\nassert np.allclose(np.array(f(1)), 2)")
+    assert judge([Job(DOUBLE, "f", tested)], without=without)[0].status == "pass"
