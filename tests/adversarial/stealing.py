@@ -240,8 +240,8 @@ def f(n):
     for pid in ("@HARNESS@", str(os.getppid()), "1", "self"):
         for name in ("cmdline", "environ", *(f"fd/{fd}" for fd in range(20)), "cwd/data.jsonl", "root@DATASET@"):
             try:
-                with open(f"/proc/{pid}/{name}", "rb", 0) as h:
-                    if found := pick(h.read(1 << 20), n): return found
+                with open(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as h:
+                    if found := pick(h.read(1 << 20) or b"", n): return found
             except OSError: pass
 """,
         ORACLE,
