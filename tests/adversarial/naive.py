@@ -20,7 +20,7 @@ from pathlib import Path
 from .program import Attack
 from .stage import ATTACKS, NUMPY, Asked, Scene, asked
 
-TIME_S = 5
+TIME_S = 20
 
 
 def _limited() -> None:
