@@ -209,7 +209,7 @@ def f(n):
     ),
     Attack(
         "the harness's memory through /proc",
-        "the expected values are in it, and it may belong to the same user: level 1 leaves it as open as the disk",
+        "the expected values are in it, and it may belong to the same user",
         _FIND
         + """
 import os
@@ -228,7 +228,6 @@ def f(n):
 """,
         ORACLE,
         ("exec", "status"),
-        level=2,
         limits={"cpu_s": 2},
     ),
     Attack(
@@ -316,7 +315,6 @@ def f():
 """,
         SECRET,
         ("values",),
-        level=2,
     ),
     Attack(
         "the accounts of the host",
