@@ -36,6 +36,13 @@ PROMPTS: Mapping[str, str] = {
 """The prompt of each language, with `{code}` where the code goes. It ends in no white space, since the end of a prompt
 decides how a model begins."""
 
+CHAT_PROMPTS: Mapping[str, str] = {
+    language: f"Summarise what this {name} function does, in one sentence, as its docstring would begin. "
+    f"Answer with that sentence alone.\n\n```{language}\n{{code}}\n```"
+    for language, name in LANGUAGES.items()
+}
+"""The same as a message to a chat model."""
+
 VISIBLE_WORDS = 3
 """Shortest summary, in words, that counts as visible in a prompt: of two words, "view files" say, a program may hold
 both by chance."""
@@ -61,11 +68,11 @@ class Example:
     completion: str
 
 
-def prompt(language: str) -> str:
+def prompt(language: str, *, chat: bool = False) -> str:
     """The prompt of `language`, with `{code}` where the code goes. SourceError for one that is not in the set."""
     if language not in PROMPTS:
         raise SourceError(f"code2text has no language {language!r}", hint=f"it has {', '.join(PROMPTS)}")
-    return PROMPTS[language]
+    return (CHAT_PROMPTS if chat else PROMPTS)[language]
 
 
 def summary(docstring: str, language: str) -> str:
