@@ -38,7 +38,7 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
             "recipe": manifest["text"],
             "recipe_file": manifest["file"],
             "versions": versions(),
-            "notes": _notes(manifest, store),
+            "notes": [*_notes(manifest, store), *_below_baselines(rows)],
             "contamination": manifest["contamination"]["policy"],
         },
         seed=manifest["seed"],
@@ -131,6 +131,22 @@ def _require_asked_alike(asked: Mapping[str, Mapping[str, Mapping[str, str]]]) -
                     hint="give both models the same chat template and generation_config.json, or let the task say what"
                     " they leave open, with gen_kwargs of the evaluator",
                 )
+
+
+def _below_baselines(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each task on which a model does not reach a trivial baseline by the metric that stands for it."""
+    notes = []
+    for task in dict.fromkeys(row.task for row in rows):
+        metric = results.primary_metric(rows, task)
+        scored = [row for row in rows if (row.task, row.metric) == (task, metric)]
+        sign = 1 if all(row.higher_is_better for row in scored) else -1
+        for baseline in (row for row in scored if row.kind == "reference"):
+            below = [row for row in scored if row.kind != "reference" and sign * row.value < sign * baseline.value]
+            if below:
+                named = ", ".join(f"{row.model} ({row.value:.2f})" for row in below[:5])
+                more = f" and {len(below) - 5} more" if len(below) > 5 else ""
+                notes.append(f"{task}: below {baseline.model} ({metric} {baseline.value:.2f}): {named}{more}")
+    return notes
 
 
 def _measurements(manifest: Mapping[str, Any], store: Store) -> list[Measurement]:
