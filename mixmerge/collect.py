@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import gate, results
+from .errors import MixmergeError
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
 from .types import Advice, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
@@ -16,8 +17,13 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
     models = tuple(_model(entry, manifest, store) for entry in manifest["models"])
     by_name = {model.name: model for model in models}
     rows: list[Row] = []
+    asked: dict[str, dict[str, Mapping[str, str]]] = {}
     for name, _, step_id in manifest["evaluations"]:
-        rows += [row for row in _rows(by_name[name], step_id, store) if row not in rows]
+        scores = _scores(step_id, store)
+        for score in scores:
+            asked.setdefault(score.task, {})[name] = score.asked
+        rows += [row for score in scores if (row := _row(by_name[name], score, step_id)) not in rows]
+    _require_asked_alike(asked)
     return Results(
         name=manifest["name"],
         rows=rows,
@@ -86,30 +92,45 @@ def _model(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Store) 
     )
 
 
-def _rows(model: Model, step_id: str, store: Store) -> list[Row]:
+def _scores(step_id: str, store: Store) -> list[Score]:
     if store.record(step_id) is None:
         return []
-    rows = []
-    for data in read_json(store.path(step_id) / "scores.json"):
-        score = Score(**{**data, "samples": tuple(data["samples"])})
-        rows.append(
-            Row(
-                model=score.reference or model.name,
-                kind="reference" if score.reference else model.kind,
-                task=score.task,
-                metric=score.metric,
-                value=score.value,
-                stderr=score.stderr,
-                n=score.n,
-                k=score.k,
-                higher_is_better=score.higher_is_better,
-                primary=score.primary,
-                samples=score.samples,
-                settings={} if score.reference else model.settings,
-                record="" if score.reference else step_id,
-            )
-        )
-    return rows
+    found = read_json(store.path(step_id) / "scores.json")
+    return [Score(**{**data, "samples": tuple(data["samples"])}) for data in found]
+
+
+def _row(model: Model, score: Score, step_id: str) -> Row:
+    return Row(
+        model=score.reference or model.name,
+        kind="reference" if score.reference else model.kind,
+        task=score.task,
+        metric=score.metric,
+        value=score.value,
+        stderr=score.stderr,
+        n=score.n,
+        k=score.k,
+        higher_is_better=score.higher_is_better,
+        primary=score.primary,
+        samples=score.samples,
+        settings={} if score.reference else model.settings,
+        record="" if score.reference else step_id,
+    )
+
+
+def _require_asked_alike(asked: Mapping[str, Mapping[str, Mapping[str, str]]]) -> None:
+    """Raise MixmergeError where a task asked two models differently: then their scores say nothing of the models."""
+    for task, models in asked.items():
+        (first, expected), *others = models.items()
+        for name, how in others:
+            if wrong := [key for key in sorted({*expected, *how}) if expected.get(key) != how.get(key)]:
+                said = "; ".join(
+                    f"{key}: {expected.get(key, 'not set')} and {how.get(key, 'not set')}" for key in wrong
+                )
+                raise MixmergeError(
+                    f"{task} asked {first} and {name} differently, so they cannot be compared ({said})",
+                    hint="give both models the same chat template and generation_config.json, or let the task say what"
+                    " they leave open, with gen_kwargs of the evaluator",
+                )
 
 
 def _measurements(manifest: Mapping[str, Any], store: Store) -> list[Measurement]:

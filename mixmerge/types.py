@@ -129,6 +129,8 @@ class Score:
     primary    whether this metric stands for its task when winners are chosen
     reference  "" for the model itself; otherwise the name of a trivial baseline (a constant sentence) that the
                task scored on the same samples
+    asked      what of the model's own files decided how it was asked, such as a digest of its chat template; models
+               that a task asked differently are not compared
     """
 
     task: str
@@ -141,6 +143,7 @@ class Score:
     higher_is_better: bool = True
     primary: bool = False
     reference: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from mixmerge import Checkpoint, progress
 from mixmerge.checkpoint import pour
 from mixmerge.plugins import _rows
+from mixmerge.plugins._lm_eval_asking import SAMPLING, is_neutral
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".index.json", ".gguf")
 # what a config says of its own making, and not of the model
@@ -27,7 +28,8 @@ _NO_ARCHITECTURE = ("_name_or_path", "transformers_version")
 # what a model may say of generation without changing which token is the most likely
 _GREEDY = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "use_cache"),
-    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "transformers_version", "_from_model_config"),
+    *SAMPLING,
+    *("transformers_version", "_from_model_config"),
 }
 
 
@@ -97,11 +99,11 @@ class PouredModel(HFLM):  # type: ignore[misc]
 
     def _is_plain(self, generation_kwargs: Mapping[str, Any]) -> bool:
         """Whether generation takes the most likely token and does nothing else, on a model that `_rows` can run."""
-        config = self.model.generation_config.to_diff_dict()
+        asked = {name: value for name, value in generation_kwargs.items() if name != "attention_mask"}
+        config = self.model.generation_config.to_diff_dict() | asked
         return (
-            generation_kwargs["do_sample"] is False
-            and set(generation_kwargs) == {"attention_mask", "do_sample"}
-            and set(config) <= _GREEDY
+            config["do_sample"] is False
+            and {name for name, value in config.items() if not is_neutral(name, value)} <= _GREEDY
             and self._lays_rows_end_to_end()
         )
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from mixmerge import Checkpoint, Component, MixmergeError, Score, evaluator, hookimpl, progress
 
+from ._lm_eval_asking import asked
 from ._lm_eval_contents import contents, task_manager
 from ._lm_eval_tasks import all_ours, folders, known_tasks, pins
 
@@ -84,7 +85,7 @@ def evaluate(
         "batch_size": batch_size,
     }
     _keep(results, out)
-    return scores(results)
+    return scores(results, checkpoint.path, apply_chat_template)
 
 
 @contextlib.contextmanager
@@ -175,12 +176,13 @@ def _keep(results: Mapping[str, Any], out: Path) -> None:
     (out / "results.json").write_text(text, encoding="utf-8")
 
 
-def scores(results: Mapping[str, Any]) -> list[Score]:
+def scores(results: Mapping[str, Any], model: Path, chat: bool) -> list[Score]:
     """lm-eval's results as Scores, task by task; groups stand in them with their tasks only."""
-    return [score for task in results["samples"] for score in _task_scores(results, task)]
+    return [score for task in results["samples"] for score in _task_scores(results, task, model, chat)]
 
 
-def _task_scores(results: Mapping[str, Any], task: str) -> Iterator[Score]:
+def _task_scores(results: Mapping[str, Any], task: str, model: Path, chat: bool) -> Iterator[Score]:
+    how = asked(model, results["configs"][task], chat)
     config = results["configs"][task]
     values: Mapping[str, Any] = results["results"][task]
     filters = list(dict.fromkeys(sample["filter"] for sample in results["samples"][task]))
@@ -211,6 +213,7 @@ def _task_scores(results: Mapping[str, Any], task: str) -> Iterator[Score]:
             higher_is_better=bool(results["higher_is_better"][task].get(metric, True)),
             primary=first and metric == primary,
             reference=reference,
+            asked=how,
         )
 
 

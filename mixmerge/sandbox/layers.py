@@ -61,7 +61,10 @@ def no_new_privileges() -> None:
 
 
 def hide_memory() -> None:
-    """Close /proc/PID/mem and ptrace to processes of the same user, candidates among them."""
+    """Close this process's memory and environment in /proc, and ptrace, to the user's others, candidates among them.
+
+    For good: another call could be judging still. What it costs is a core dump, and a debugger that is not root's.
+    """
     _prctl(_PR_SET_DUMPABLE, 0)
 
 

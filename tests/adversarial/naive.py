@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,12 @@ from pathlib import Path
 from .program import Attack
 from .stage import ATTACKS, NUMPY, Asked, Scene, asked
 
-TIME_S = 10
+TIME_S = 20
 
 
 def _limited() -> None:
     os.setsid()
+    signal.alarm(TIME_S)  # for those that wait
     resource.setrlimit(resource.RLIMIT_CPU, (TIME_S, TIME_S))
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 

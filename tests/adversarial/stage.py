@@ -58,7 +58,9 @@ class Scene:
     """What attacks are after, in a folder of this user's own, and how it was before."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.token, self.mark = folder, secrets.token_hex(8), f"mark{secrets.token_hex(6)}"
+        self.folder, self.mark = folder, f"mark{secrets.token_hex(6)}"
+        # in the environment that the process began with, where /proc shows it
+        self.token = os.environ.get("SECRET_TOKEN", f"secret-{secrets.token_hex(8)}").removeprefix("secret-")
         self.victim, self.home, self.temporary = folder / "victim", folder / "home", folder / "tmp"
         for place in (self.victim, self.home, self.temporary, self.victim / "empty", self.victim / "locked"):
             place.mkdir()

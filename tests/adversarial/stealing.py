@@ -13,11 +13,11 @@ SECRET = Problem(calls=((),), expected=("secret-@TOKEN@",), tests={})
 
 _FIND = """
 import re
-_PATTERN = re.compile(rb"answer-[0-9a-f]{16}-[12]|secret-[0-9a-f]{16}")
+_PATTERN = re.compile(rb"answer-[0-9a-f]{16}-[12]")
 def pick(data, n):
     if isinstance(data, str): data = data.encode("utf-8", "replace")
     for found in _PATTERN.findall(data):
-        if found.startswith(b"secret") or found.endswith(b"-%d" % n): return found.decode()
+        if found.endswith(b"-%d" % n): return found.decode()
 """
 
 
@@ -209,7 +209,7 @@ def f(n):
     ),
     Attack(
         "the harness's memory through /proc",
-        "the expected values are in it, and it belongs to the same user",
+        "the expected values are in it, and it may belong to the same user",
         _FIND
         + """
 import os
@@ -240,8 +240,8 @@ def f(n):
     for pid in ("@HARNESS@", str(os.getppid()), "1", "self"):
         for name in ("cmdline", "environ", *(f"fd/{fd}" for fd in range(20)), "cwd/data.jsonl", "root@DATASET@"):
             try:
-                with open(f"/proc/{pid}/{name}", "rb", 0) as h:
-                    if found := pick(h.read(1 << 20), n): return found
+                with open(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as h:
+                    if found := pick(h.read(1 << 20) or b"", n): return found
             except OSError: pass
 """,
         ORACLE,
@@ -294,14 +294,24 @@ def f(n):
 import os
 def f():
     if "SECRET_TOKEN" in os.environ: return os.environ["SECRET_TOKEN"]
-    for pid in ("self", os.getppid(), "@HARNESS@", 1):
-        try: data = open(f"/proc/{pid}/environ", "rb").read()
-        except OSError: continue
-        if b"SECRET_TOKEN=" in data: return data.split(b"SECRET_TOKEN=")[1].split(b"\\0")[0].decode()
     import ctypes
     get = ctypes.CDLL(None).getenv
     get.restype = ctypes.c_char_p
     return (get(b"SECRET_TOKEN") or b"").decode()
+""",
+        SECRET,
+        ("values",),
+    ),
+    Attack(
+        "the environment of other processes",
+        "the harness began with it, and so did the fork server's parent",
+        """
+import os
+def f():
+    for pid in ("self", os.getppid(), "@HARNESS@", 1):
+        try: data = open(f"/proc/{pid}/environ", "rb").read()
+        except OSError: continue
+        if b"SECRET_TOKEN=" in data: return data.split(b"SECRET_TOKEN=")[1].split(b"\\0")[0].decode()
 """,
         SECRET,
         ("values",),

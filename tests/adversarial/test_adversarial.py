@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -129,7 +130,12 @@ def run(condition: host.Condition, what: str, **settings: Any) -> dict[str, Any]
     identity: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": []} if other else {}
     done = subprocess.run(
         [python, "-m", "adversarial.stage", str(path)],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(modules), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(modules),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "SECRET_TOKEN": f"secret-{secrets.token_hex(8)}",
+        },
         cwd=folder,
         capture_output=True,
         text=True,
@@ -227,7 +233,8 @@ def test_a_program_that_knows_the_answers_passes() -> None:
 @cache
 def fooled() -> dict[str, dict[str, bool]]:
     folder = _new_folder()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(PACKAGE.parent)])}
+    token = {"SECRET_TOKEN": f"secret-{secrets.token_hex(8)}"}
+    environment = {**os.environ, **token, "PYTHONPATH": os.pathsep.join([str(TESTS), str(PACKAGE.parent)])}
     subprocess.run([sys.executable, "-m", "adversarial.naive", str(folder)], check=True, env=environment, cwd=folder)
     found: dict[str, dict[str, bool]] = json.loads((folder / "report.json").read_text())
     return found

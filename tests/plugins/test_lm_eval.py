@@ -478,3 +478,53 @@ print(json.dumps([[hit.rule, [documents[place].id for place in hit.documents]] f
     assert len({id for rule, ids in hits if rule == "id" for id in ids}) == 108
     by_content = {id for rule, ids in hits if rule != "id" for id in ids if int(id.removeprefix("Mbpp/")) >= 601}
     assert len(by_content) >= 85
+
+
+def hesitant(checkpoint: Checkpoint, path: Path) -> Path:
+    """The same model, but for a penalty in its generation_config.json, which transformers applies without a word."""
+    shutil.copytree(checkpoint.path, path)
+    file = path / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"repetition_penalty": 5.0}))
+    return path
+
+
+def test_a_penalty_of_the_model_s_own_is_seen_and_can_be_undone(
+    models: dict[str, Checkpoint], folder: Path, tmp_path: Path
+) -> None:
+    path = hesitant(models["one"], tmp_path / "model")
+    said, asked = {}, {}
+    for name, checkpoint, options in (
+        ("plain", models["one"], {}),
+        ("penalty", Checkpoint("m", path, "penalty"), {}),
+        ("undone", Checkpoint("m", path, "penalty"), {"repetition_penalty": 1.0}),
+    ):
+        options = {"gen_kwargs": {"until": [], "max_gen_toks": 12, **options}}
+        asked[name] = run(checkpoint, tmp_path / name, folder, "t_generate", **options)[0].asked
+        said[name] = answers(tmp_path / name, "t_generate")
+    assert asked == {"plain": {}, "penalty": {"repetition_penalty": "5.0"}, "undone": {}}
+    assert said["plain"] == said["undone"] != said["penalty"]
+
+
+def test_models_that_a_task_asks_differently_are_not_compared(
+    models: dict[str, Checkpoint], folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"""\
+base: {{model: {models["base"].path}}}
+models:
+  one: {{model: {models["one"].path}}}
+  two: {{model: {hesitant(models["two"], tmp_path / "two")}}}
+merge:
+  merged: {{experts: [one, two], weights: [0.5, 0.5], method: linear}}
+eval:
+  evaluator: {{lm_eval: {{include_path: {folder}, dtype: float32}}}}
+  report_on: [t_generate]
+report: [markdown]
+""")
+    command = [sys.executable, "-m", "mixmerge", "recipe", str(recipe)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "t_generate asked base and two differently" in done.stderr
+    assert "repetition_penalty: not set and 5.0" in done.stderr
+    assert "hint: give both models the same chat template" in done.stderr
+    assert "Traceback" not in done.stderr
