@@ -26,8 +26,8 @@ from .paths import tasks_folder
 Problem = TypeVar("Problem")
 ANSWERS = ("response", "output", "prediction", "answer", "text")
 _FORMS = (
-    "one JSON object a line with task_id and solution, completion or output; EvalPlus' eval_results.json or folder; "
-    "or lm-eval's samples_TASK.jsonl"
+    "one JSON object a line with task_id (or id) and solution, completion or output; EvalPlus' eval_results.json or "
+    "folder; lm-eval's samples_TASK.jsonl; or, where the file is not called .json or .jsonl, ID<TAB>OUTPUT a line"
 )
 
 
@@ -38,12 +38,14 @@ class Sample:
     place  where it stands, as FILE:LINE
     kind   "solution": to be scored as it stands; "completion": belongs after the prompt; "answer": what a model said,
            from which the task takes what counts
+    logged whether lm-eval logged it: the response as a model gave it to that task
     """
 
     place: str
     id: str
     text: str
     kind: Literal["solution", "completion", "answer"]
+    logged: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,27 @@ def _folder(path: Path) -> Iterator[Sample]:
             yield Sample(str(file), folder.name.replace("_", "/"), text, "solution")
 
 
+def tab_separated(path: Path) -> list[tuple[str, str, str]]:
+    """(FILE:LINE, id, text) of each line ID<TAB>TEXT, CodeXGLUE's form of outputs and references: the second column,
+    without the white space around it, or "" where there is none. Nothing for a file of another form."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".json", ".jsonl", ".parquet")):
+        return []
+    found: list[tuple[str, str, str]] = []
+    with gzip.open(path, "rt", encoding="utf-8") if path.name.endswith(".gz") else path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not found and line.lstrip().startswith(("{", "[")):
+                return []
+            id, _, rest = line.strip().partition("\t")
+            if id:
+                found.append((f"{path}:{number}", id, rest.partition("\t")[0].strip()))
+    return found
+
+
 def _file(path: Path) -> Iterator[Sample]:
+    if lines_of_tabs := tab_separated(path):
+        yield from (Sample(place, id, text, "answer") for place, id, text in lines_of_tabs)
+        return
     with gzip.open(path, "rt", encoding="utf-8") if path.name.endswith(".gz") else path.open(encoding="utf-8") as lines:
         if path.name.removesuffix(".gz").endswith(".json"):
             text = lines.read()
@@ -253,7 +275,7 @@ def _logged(row: Mapping[str, Any], place: str) -> Iterator[Sample]:
         raise SourceError(f"{place}: its doc has no id", hint="the log of another task? its docs need id or task_id")
     for answers in row["resps"]:
         for text in [answers] if isinstance(answers, str) else answers:
-            yield Sample(place, id, _string(text, place, "resps"), "answer")
+            yield Sample(place, id, _string(text, place, "resps"), "answer", logged=True)
 
 
 def _row(row: Mapping[str, Any], place: str) -> Sample:

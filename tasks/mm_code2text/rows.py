@@ -66,6 +66,14 @@ def reference(row: Mapping[str, Any]) -> str:
     return " ".join(" ".join(row["docstring_tokens"]).split())
 
 
+def test_rows(language: str) -> Iterable[Mapping[str, Any]]:
+    """Every row of the test set, as it is. Raises SourceError when they are not to be had."""
+    code2text.prompt(language)  # says which languages there are
+    if not (folder := os.environ.get("MIXMERGE_DATA")):
+        return _hub(language, "test")
+    return read_file(_file(Path(folder, "code2text", language), "test") or _missing(language))
+
+
 @cache
 def _test_and_dev(language: str) -> tuple[Sequence[dict[str, str]], Sequence[dict[str, str]]]:
     code2text.prompt(language)  # says which languages there are

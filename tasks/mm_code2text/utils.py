@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mixmerge.scoring import Request, Sample, Scored
 from mixmerge.sources import docstrings
 
 
@@ -33,6 +34,7 @@ def _beside(name: str) -> Any:
 baselines = _beside("baselines")
 metrics = _beside("metrics")
 rows = _beside("rows")
+scoring = _beside("score")
 
 MEASURED = (
     *("bleu4_codexglue", "bleu4_nltk", "bleu4_nltk_normalised", "bleu4_sacrebleu"),
@@ -106,3 +108,12 @@ def chrfpp(items: Sequence[Any]) -> float:
 def bleu4_sacrebleu(items: Sequence[Any]) -> float:
     """sacrebleu's BLEU of the corpus, from the sums of its statistics."""
     return float(metrics.aggregate("bleu4_sacrebleu", items))
+
+
+# -- mixmerge score ---------------------------------------------------------------------------------------------
+
+
+def score(request: Request, samples: Sequence[Sample]) -> Scored:
+    """Score summaries that any system wrote; see `score.py`."""
+    found: Scored = scoring.score(request, samples, summary_of)
+    return found
