@@ -41,24 +41,26 @@ MEASURED = (
     *("chrfpp", "chrfpp_sentence", "chrfpp_sentence_normalised"),
     *("rouge_l", "rouge_l_normalised", "meteor", "meteor_normalised"),
 )
-"""What the tasks report of each summary; `mixmerge score` reports all of `metrics.METRICS`."""
-COMPARED = ("bleu4_codexglue", "chrfpp", "rouge_l", "meteor")
-"""What they report of the trivial baselines, as METRIC@BASELINE."""
+"""What the tasks report of each summary, and of `scoring.COMPARED` what trivial baselines reach, as METRIC@BASELINE;
+`mixmerge score` reports all of `metrics.METRICS`."""
 
 
 # -- lm-eval ----------------------------------------------------------------------------------------------------
 
 
-def dataset(language: str, set: str, mode: str, **_: Any) -> dict[str, Any]:
+def dataset(language: str, set: str, mode: str, meteor: bool = True, **_: Any) -> dict[str, Any]:
     """The functions of a set as `test`, and those to choose on as `examples`, for few-shot prompts.
 
-    Raises SourceError, before anything is generated, where the rows or METEOR's WordNet are not to be had.
+    Raises SourceError, before anything is generated, where the rows are not to be had, or METEOR's WordNet is not and
+    the task's metadata do not say `meteor: false`.
     """
     from datasets import Dataset
 
-    metrics.check_meteor()
     wanted = {"test": set, **({} if set == "dev" else {"examples": "dev"})}
-    return {split: Dataset.from_list(rows.documents(language, name, mode)) for split, name in wanted.items()}
+    found = {split: rows.documents(language, name, mode) for split, name in wanted.items()}
+    if meteor:
+        metrics.check_meteor()
+    return {split: Dataset.from_list([{**doc, "meteor": meteor} for doc in docs]) for split, docs in found.items()}
 
 
 def summary_of(response: str) -> str:
@@ -73,15 +75,20 @@ def measure(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]
     docs = list(docs)
     references = tuple(doc["reference"] for doc in docs)
     summaries = [summary_of(answers[0]) for answers in responses]
-    # in this process: it may hold a model, which is nothing to fork
-    measured = metrics.measure(references, summaries, workers=1)
-    baselines = _baselines(references, tuple(doc["name"] for doc in docs))
+    meteor = all(doc["meteor"] for doc in docs)
+    measured = _measure(references, summaries, meteor)
+    trivial = _trivial(references, tuple(doc["name"] for doc in docs), meteor)
     return [
         [
             {
                 "summary": summary,
-                **{metric: measured[i][metric] for metric in MEASURED},
-                **{f"{metric}@{name}": found[i][metric] for metric in COMPARED for name, found in baselines.items()},
+                **{metric: measured[i][metric] for metric in MEASURED if metric in measured[i]},
+                **{
+                    f"{metric}@{name}": found[i][metric]
+                    for metric in scoring.COMPARED
+                    for name, found in trivial.items()
+                    if metric in found[i]
+                },
             }
         ]
         for i, summary in enumerate(summaries)
@@ -89,10 +96,14 @@ def measure(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]
 
 
 @cache
-def _baselines(references: tuple[str, ...], names: tuple[str, ...]) -> Mapping[str, Any]:
+def _trivial(references: tuple[str, ...], names: tuple[str, ...], meteor: bool) -> Mapping[str, Any]:
     """What the trivial baselines reach on the same functions, whatever the model: measured once for a whole sweep."""
-    said = baselines.said(names)
-    return {name: metrics.measure(references, summaries, workers=1) for name, summaries in said.items()}
+    return {name: _measure(references, summaries, meteor) for name, summaries in baselines.said(names).items()}
+
+
+def _measure(references: Sequence[str], summaries: Sequence[str], meteor: bool) -> Any:
+    """In this process: it may hold a model, which is nothing to fork."""
+    return metrics.measure(references, summaries, workers=1, meteor=meteor)
 
 
 def read(doc: Mapping[str, str], results: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

@@ -426,14 +426,14 @@ def test_the_folders_that_travel_are_found() -> None:
 
 
 def test_pins_cover_another_tasks_code_that_a_task_uses(tmp_path: Path) -> None:
-    """mm_code2text takes its metrics from mm_stdlib_summary."""
+    """mm_stdlib_summary takes its metrics from mm_code2text."""
     from mixmerge.paths import tasks_folder
 
     copy = Path(shutil.copytree(tasks_folder(), tmp_path / "tasks"))
-    before = tasks._content("mm_code2text_python", copy)
-    (copy / "mm_stdlib_summary" / "utils.py").open("a").write("\n# another metric\n")
-    after = tasks._content("mm_code2text_python", copy)
-    assert after["mm_code2text_python"] != before["mm_code2text_python"]
+    before = tasks._content("mm_stdlib_summary", copy)
+    (copy / "mm_code2text" / "metrics.py").open("a").write("\n# another metric\n")
+    after = tasks._content("mm_stdlib_summary", copy)
+    assert after["mm_stdlib_summary"] != before["mm_stdlib_summary"]
     assert tasks._content("mm_humaneval_plus", copy) == tasks._content("mm_humaneval_plus", tasks_folder())
 
 
