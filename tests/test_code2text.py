@@ -61,11 +61,11 @@ def test_tasks_load(local_data: Path) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_train_on_what_the_task_asks(name: str, local_data: Path) -> None:
     entry = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())["data"]["sum"]
-    assert (entry["source"], entry["subset"]) == (f"hf:{CODE2TEXT.HUB}", "python")
-    assert (entry["prompt"], entry["answer"]) == (CODE2TEXT.PROMPT, CODE2TEXT.ANSWER)
-    file = str(local_data / "code2text" / "python" / "test.jsonl.gz")
-    trained = load_rows(DataSpec(file, entry["prompt"], entry["answer"], limit=20), CODE2TEXT.SEED).rows
-    assert list(trained) == list(CODE2TEXT.rows("python", dev=True)[:20])
+    assert (entry["source"], entry["languages"]) == ("codexglue", ["python"])
+    spec = DataSpec(**{**entry, "source": f"codexglue:{local_data / 'code2text'}", "split": "test"})
+    asked = {row["prompt"]: row["completion"] for dev in (True, False) for row in CODE2TEXT.rows("python", dev)}
+    for row in load_rows(spec, 0).rows:
+        assert asked[row["prompt"][0]["content"]] == row["completion"]
 
 
 def test_functions_to_choose_on_are_not_in_the_test(local_data: Path) -> None:
