@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mixmerge import SourceError
-from mixmerge.sources import code2text
+from mixmerge.sources import DataSpec, code2text, load_rows
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tasks" / "mm_code2text"
@@ -168,6 +169,16 @@ def test_examples_come_from_what_is_chosen_on_and_never_show_the_function(suffix
         shown = [f"{prompt}\n{answer}\n\n" for prompt, answer in dev.items() if f"{prompt}\n{answer}\n\n" in text]
         assert len(shown) == len(examples) - 1
         assert text.count(doc["prompt"]) == 1
+
+
+@pytest.mark.parametrize("recipe", ["deepseek1.3b", "deepseek7b", "qwen1.5b", "qwen7b", "qwen14b"])
+def test_recipes_train_on_what_the_tasks_ask(recipe: str, few: Path) -> None:
+    content = yaml.safe_load((ROOT / "recipes" / f"{recipe}.yaml").read_text())
+    assert content["eval"]["choose_on"][-1] == "mm_code2text_python_dev_chat"
+    assert content["eval"]["report_on"][-1] == "mm_code2text_python_chat"
+    entry = {**content["data"]["sum"], "source": f"codexglue:{few / 'code2text'}", "split": "test"}
+    rows = {row["prompt"][0]["content"]: row["completion"] for row in load_rows(DataSpec(**entry), 0).rows}
+    assert rows == {doc["prompt"]: doc["completion"] for doc in UTILS.rows.documents("python", "test", "chat")}
 
 
 def test_decoding_is_the_tasks(few: Path) -> None:

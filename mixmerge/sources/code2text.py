@@ -19,6 +19,9 @@ from typing import Any, Literal
 from ..errors import SourceError
 from . import docstrings
 
+RULES_VERSION = "1"
+"""Of what is asked, answered and left out: part of a step's id."""
+
 LANGUAGES: Mapping[str, str] = {
     "python": "Python",
     "java": "Java",

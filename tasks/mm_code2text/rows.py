@@ -18,6 +18,7 @@ from typing import Any
 from mixmerge import SourceError
 from mixmerge.sources import code2text
 from mixmerge.sources.files import read_file
+from mixmerge.sources.hub import hub_rows
 
 HUB = "google/code_x_glue_ct_code_to_text"
 DRAWN = 500
@@ -111,13 +112,10 @@ def _documents(rows: Iterable[Mapping[str, Any]], language: str, split: str) -> 
 
 
 def _hub(language: str, split: str) -> Iterable[Mapping[str, Any]]:
-    import datasets
-
     try:
-        found: Iterable[Mapping[str, Any]] = datasets.load_dataset(HUB, language, split=split)
-    except Exception as error:  # datasets and huggingface_hub raise some twenty kinds
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise SourceError(f"cannot load {HUB} ({type(error).__name__}: {first})", hint=_hint(language)) from error
+        found: Iterable[Mapping[str, Any]] = hub_rows(HUB, language, split, None)[0]
+    except SourceError as error:
+        raise SourceError(error.message, hint=_hint(language)) from error
     return found
 
 
