@@ -35,8 +35,7 @@ def check() -> None:
         raise SourceError(
             f"METEOR cannot be computed: NLTK's {' and '.join(missing)} cannot be found",
             hint=f"{commands} download it once; offline, put it into a folder that NLTK_DATA names, or into "
-            "$MIXMERGE_DATA/nltk_data; `meteor: false` in the task's metadata, as in `--metadata "
-            "'{\"meteor\": false}'`, leaves METEOR out and says so",
+            "$MIXMERGE_DATA/nltk_data",
         )
 
 
