@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -225,12 +226,23 @@ def test_nltks_meteor(texts: tuple[list[str], list[str]], nltk_data: None) -> No
 def test_words_are_nltks(texts: tuple[list[str], list[str]], nltk_data: None) -> None:
     from nltk.tokenize import word_tokenize
 
-    meteor, more = (
-        load("meteor"),
-        ["a , b : c", "wanna go .", "x, y. z", "Cannot (do) this !", "3, 4, 5.", "e . g .", "a ."],
-    )
+    meteor = load("meteor")
+    more = ["a , b : c", "wanna go .", "x, y. z", "Cannot (do) this !", "3, 4, 5.", "e . g .", "a .", "a -", "x,y , z"]
+    more += ["a - b -- c", "a-b/c d--e", "[ x ] { y } < z > @ # $ % & * + / = | ^ ~ `", "5 - 3 .", "` ` a", "a / . b"]
+    more += ["x. ( y )", "foo ) .", "foo . )", "( a , b ) . . .", ". . a", "- - a", "a ,", "a,", "Mr. X", "a? b", "? a"]
     for text in (*texts[0], *texts[1], *more):
         assert meteor.words(text) == word_tokenize(text), text
+
+
+def test_words_of_sacrebleu_and_codexglue(texts: tuple[list[str], list[str]]) -> None:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    bleu, tokenize = load("bleu"), Tokenizer13a()
+    more = ["a.b,c 1,000.5 -x 3-4 5.-,.6 &amp;lt; &quot;a&quot;", "__init__ self._x_ == 'y'.", "a&lt;b , . ..,,"]
+    for text in (*texts[0], *texts[1], *more):
+        assert bleu.sacrebleu_words(text) == tokenize(text.rstrip()).split(), text
+        parted = " ".join(re.findall(r"\w+|[^\s\w]", text.strip().lower()))  # as CodeXGLUE's evaluator begins
+        assert bleu.codexglue_words(text) == bleu.codenn_words(parted), text
 
 
 def test_normalised_text() -> None:
