@@ -23,27 +23,47 @@ TINY = sys.float_info.min
 
 # -- texts ------------------------------------------------------------------------------------------------------
 
-_MTEVAL = [
-    (re.compile(r"([{-~\[-` -&(-+:-@/])"), r" \1 "),
-    (re.compile(r"([^0-9])([.,])"), r"\1 \2 "),
-    (re.compile(r"([.,])([^0-9])"), r" \1 \2"),
-    (re.compile(r"([0-9])(-)"), r"\1 \2 "),
+_APART = str.maketrans({mark: f" {mark} " for mark in '{|}~[\\]^_` !"#$%&()*+:;<=>?@/'})
+_POINTS = [
+    (re.compile(r"([^0-9])([.,])"), lambda found: f"{found[1]} {found[2]} "),
+    (re.compile(r"([.,])([^0-9])"), lambda found: f" {found[1]} {found[2]}"),
+    (re.compile(r"([0-9])(-)"), lambda found: f"{found[1]} {found[2]} "),
 ]
 
 
-def mteval_words(text: str) -> list[str]:
-    """NIST's mteval-v11a as CodeNN and CodeXGLUE have it: lower case, XML entities resolved, ASCII punctuation apart
-    except the apostrophe, and except full stops, commas and hyphens inside numbers."""
-    text = text.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
-    text = f" {unescape(text, {'&quot;': chr(34)})} ".lower()
-    for pattern, put in _MTEVAL:
+def _mteval(text: str) -> list[str]:
+    """ASCII punctuation apart, except the apostrophe, and except full stops, commas and hyphens inside numbers: the
+    rules that NIST's mteval has in all its versions."""
+    text = f" {text} ".translate(_APART)
+    for pattern, put in _POINTS:
         text = pattern.sub(put, text)
     return text.split()
 
 
+def _joined(text: str) -> str:
+    return text.replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
+
+
+def codenn_words(text: str) -> list[str]:
+    """CodeNN's words: mteval's in lower case, XML entities resolved."""
+    return _mteval(unescape(_joined(text), {"&quot;": '"'}).lower())
+
+
 def codexglue_words(text: str) -> list[str]:
-    """CodeXGLUE's evaluator: lower case, runs of word characters and single other characters apart, then mteval."""
-    return mteval_words(" ".join(re.findall(r"\w+|[^\s\w]", text.strip().lower())))
+    """CodeXGLUE's words, in lower case: runs of letters and digits, and every other character but white space alone.
+
+    Its evaluator splits off what is no letter, digit or underscore, and then does as CodeNN: on a text that is split
+    already, that only takes the underscores apart.
+    """
+    return re.findall(r"[^\W_]+|\S", text.lower())
+
+
+def sacrebleu_words(text: str) -> list[str]:
+    """sacrebleu's tokenizer 13a: mteval's words, case kept."""
+    text = _joined(text.rstrip())
+    for entity, mark in (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">")):
+        text = text.replace(entity, mark)
+    return _mteval(text)
 
 
 def normalised(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,7 @@ def check() -> None:
         raise SourceError(
             f"METEOR cannot be computed: NLTK's {' and '.join(missing)} cannot be found",
             hint=f"{commands} download it once; offline, put it into a folder that NLTK_DATA names, or into "
-            "$MIXMERGE_DATA/nltk_data; `meteor: false` in the task's metadata, as in `--metadata "
-            "'{\"meteor\": false}'`, leaves METEOR out and says so",
+            "$MIXMERGE_DATA/nltk_data",
         )
 
 
@@ -52,8 +51,10 @@ def _there(name: str) -> bool:
         return False
 
 
-_PLAIN = re.compile(r"\s*(?:(?:\w+,?|[.,;:?!()])\s+)*(?:\w+[.,]?|[.,;:?!()])?\s*", re.ASCII)
-_PLAIN_WORD = re.compile(r"\w+|[.,;:?!()]", re.ASCII)
+_MARK = r"[.,;:?!(){}\[\]<>@#$%&*+/=|^~`-]"
+_TERM = r"\w+(?:[-/]\w+)*"
+_PLAIN = re.compile(rf"\s*(?:(?:{_TERM},?|{_MARK})\s+)*(?:{_TERM}[.,]?|{_MARK})?\s*", re.ASCII)
+_PLAIN_WORD = re.compile(f"{_TERM}|{_MARK}", re.ASCII)
 _PARTED = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b", re.IGNORECASE)
 
 
@@ -83,13 +84,13 @@ def _stemmer() -> Any:
     return PorterStemmer()
 
 
-@cache
+@lru_cache(maxsize=1 << 17)
 def stem(word: str) -> str:
     found: str = _stemmer().stem(word)
     return found
 
 
-@cache
+@lru_cache(maxsize=1 << 17)
 def synonyms(word: str) -> frozenset[str]:
     """The word and every lemma of one word that shares a synset with it."""
     from nltk.corpus import wordnet

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any, Literal
@@ -198,7 +198,7 @@ def _items(columns: Mapping[str, Floats]) -> Iterable[dict[str, Value]]:
 def _counted(references: Sequence[str], summaries: Sequence[str]) -> dict[str, Floats]:
     """Columns of every metric but METEOR, in percent."""
     words = _word_counts(references, summaries, str.split)
-    codenn = _word_counts(references, summaries, bleu.mteval_words)
+    codenn = _word_counts(references, summaries, bleu.codenn_words)
     found = {
         "bleu4_codexglue": bleu.codexglue(_word_counts(references, summaries, bleu.codexglue_words)),
         "bleu4_nltk": bleu.nltk(words),
@@ -218,7 +218,7 @@ def _counted(references: Sequence[str], summaries: Sequence[str]) -> dict[str, F
     percent["bleu_cn"] = _mean_where((words.summary > 0) & (words.reference > 0), 100 * bleu.codexglue(codenn))
     percent["bleu_dc"] = _mean_where(words.summary != 1, 100 * bleu.nltk_3_2(words, 4))
     percent["bleu_fc"] = bleu.statistics(words, least=1)
-    percent["bleu4_sacrebleu"] = bleu.statistics(_word_counts(references, summaries, _sacrebleu_words))
+    percent["bleu4_sacrebleu"] = bleu.statistics(_word_counts(references, summaries, bleu.sacrebleu_words))
     return percent
 
 
@@ -249,18 +249,6 @@ def _word_counts(references: Sequence[str], summaries: Sequence[str], words: Cal
     return overlaps.word_counts([words(text) for text in references], [words(text) for text in summaries], bleu.ORDER)
 
 
-@cache
-def _tokenizer() -> Any:
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-
-    return Tokenizer13a()
-
-
-def _sacrebleu_words(text: str) -> Sequence[str]:
-    found: list[str] = _tokenizer()(text.rstrip()).split()
-    return found
-
-
 def rouge_l(reference: str, summary: str) -> float:
     """F1 of the longest common subsequence, from 0 to 1 (rouge-score's rougeL without stemming)."""
     expected, given = (re.findall("[a-z0-9]+", text.lower()) for text in (reference, summary))
@@ -284,16 +272,17 @@ def chrf_statistics(references: Sequence[str], summaries: Sequence[str]) -> Floa
 
 
 def _chrf_words(text: str) -> list[str]:
-    """Words, with one punctuation mark split off the end, or else the beginning."""
-    found: list[str] = []
-    for word in text.split():
-        if len(word) > 1 and word[-1] in _MARKS:
-            found += (word[:-1], word[-1])
-        elif len(word) > 1 and word[0] in _MARKS:
-            found += (word[0], word[1:])
-        else:
-            found.append(word)
-    return found
+    return [part for word in text.split() for part in _chrf_parts(word)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _chrf_parts(word: str) -> tuple[str, ...]:
+    """A word, with one punctuation mark split off the end, or else the beginning."""
+    if len(word) > 1 and word[-1] in _MARKS:
+        return word[:-1], word[-1]
+    if len(word) > 1 and word[0] in _MARKS:
+        return word[0], word[1:]
+    return (word,)
 
 
 _MARKS = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,10 @@ class Counts:
 
 def word_counts(references: Sequence[Sequence[str]], summaries: Sequence[Sequence[str]], order: int) -> Counts:
     """Counts over words, given as lists of tokens."""
-    vocabulary: dict[str, int] = {}
-    codes = [vocabulary.setdefault(word, len(vocabulary)) for words in (*summaries, *references) for word in words]
-    return _counts(np.array(codes, np.int64), _lengths(references), _lengths(summaries), order)
+    words = list(chain(chain.from_iterable(summaries), chain.from_iterable(references)))
+    vocabulary = {word: code for code, word in enumerate(dict.fromkeys(words))}
+    codes = np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words))
+    return _counts(codes, _lengths(references), _lengths(summaries), order)
 
 
 def character_counts(references: Sequence[str], summaries: Sequence[str], order: int) -> Counts:
