@@ -28,6 +28,7 @@ from .store import progress
 from .types import (
     Advice,
     Checkpoint,
+    Dataset,
     Derivation,
     Document,
     Measurement,
@@ -51,6 +52,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Component",
+    "Dataset",
     "Derivation",
     "Document",
     "Measurement",

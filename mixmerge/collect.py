@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from . import gate, results
+from . import gate, licences, results
 from .errors import MixmergeError
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
-from .types import Advice, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
+from .types import Advice, Dataset, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
 
 
 def collect(manifest: Mapping[str, Any], store: Store) -> Results:
@@ -43,6 +44,7 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
         },
         seed=manifest["seed"],
         overlaps=gate.overlaps(manifest, store),
+        datasets=_datasets(manifest, store),
     )
 
 
@@ -67,13 +69,47 @@ def decide(plan: Plan, store: Store) -> dict[str, Decision]:
     return decisions
 
 
+def trained_on(step_id: str, store: Store) -> tuple[Dataset, ...]:
+    """The data behind a model with the rows used of each: its own, and that of what it was made from."""
+    step, record = store.spec(step_id), store.record(step_id)
+    if step.kind == "source":  # where mixmerge made the model before, its card says what is in it
+        return tuple(Dataset(**one) for one in record.outcome.get("data", ())) if record else ()
+    parents = [parent for role in ("base", "start", "model", "experts") for parent in step.inputs.get(role, ())]
+    found = [one for parent in parents for one in trained_on(parent, store)]
+    mixture = store.record(step.inputs["mixture"][0]) if "mixture" in step.inputs else None
+    counts = mixture.outcome["counts"] if mixture else {}
+    found += [_dataset(store.spec(data), store, rows) for data, rows in counts.items()]
+    return tuple(dict.fromkeys(found))
+
+
+def _dataset(step: Step, store: Store, rows: int | None = None) -> Dataset:
+    record = store.record(step.id)
+    outcome = record.outcome if record else {}
+    source = str(outcome.get("source", step.content.get("source", "")))
+    name = step.name.removeprefix("load ")
+    return Dataset(name, source, str(outcome.get("licence", "")), outcome.get("rows", 0) if rows is None else rows)
+
+
+def licence_of(step_id: str, store: Store) -> str:
+    """The licence of a model that came from outside, or of the one that training and merging started from."""
+    step = store.spec(step_id)
+    for role in ("start", "model", "base"):
+        if step.kind != "source" and role in step.inputs:
+            return licence_of(step.inputs[role][0], store)
+    record = store.record(step_id)
+    return str(record.outcome.get("licence") or "") if record else ""
+
+
+def _datasets(manifest: Mapping[str, Any], store: Store) -> list[Dataset]:
+    """Every dataset that is loaded, under its name in this recipe."""
+    done = [(name, store.spec(step)) for name, step in manifest["datasets"].items() if store.record(step)]
+    return [replace(_dataset(step, store), name=name) for name, step in done]
+
+
 def _model(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Store) -> Model:
     record = store.record(entry["train"]) if entry["train"] else None
     names = {step: name for name, step in manifest["datasets"].items()}
     outcome = record.outcome if record else {}
-    licences = outcome.get("licences", {})
-    if not record and (source := store.record(entry["step"])):
-        licences = {entry["name"]: source.outcome.get("licence", "")}
     return Model(
         name=entry["name"],
         kind=entry["kind"],
@@ -88,8 +124,23 @@ def _model(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Store) 
             **outcome.get("figures", {}),
             **({"seconds": record.finished - record.started} if record and "seconds" not in outcome["figures"] else {}),
         },
-        licences={names.get(key, key): value for key, value in licences.items()},
+        licences=_licences(entry, manifest, store),
     )
+
+
+def _licences(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Store) -> dict[str, str]:
+    """Of a model's base and of all data in it, by name; a merge has its base's and its experts'."""
+    of = {model["name"]: model for model in manifest["models"]}
+    if entry["experts"]:
+        parts = [_licences(of[name], manifest, store) for name in ("base", *entry["experts"])]
+        return {name: licence for part in parts for name, licence in part.items()}
+    if not entry["train"]:
+        inside = {one.name: one.licence for one in trained_on(entry["step"], store)}
+        return {entry["name"]: licence_of(entry["step"], store), **inside} if store.record(entry["step"]) else {}
+    record = store.record(entry["train"])
+    names = {step: name for name, step in manifest["datasets"].items()}
+    data = {names.get(step, step): licence for step, licence in record.outcome["licences"].items()} if record else {}
+    return {"base": licence_of(entry["step"], store), **data} if record else {}
 
 
 def _scores(step_id: str, store: Store) -> list[Score]:
@@ -180,7 +231,23 @@ def _notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     for name, step_id in manifest["datasets"].items():
         if record := store.record(step_id):
             notes += [f"{name}: {note}" for note in record.outcome["notes"]]
-    return notes + gate.notes(manifest, store)
+    return notes + _remarks(manifest, store) + gate.notes(manifest, store)
+
+
+def _remarks(manifest: Mapping[str, Any], store: Store) -> list[str]:
+    """Licences that are non-commercial or not known, and which models they reach."""
+    found = []
+    for one in _datasets(manifest, store):
+        trained = [model["name"] for model in manifest["models"] if model["train"] and one.name in model["data"]]
+        if text := licences.remark(f"{one.name} ({one.source})", one.licence):
+            found.append(f"{text}; trained on it: {', '.join(trained)}, and through them every merge of these")
+    for model in manifest["models"]:
+        if not model["train"] and not model["experts"] and store.record(model["step"]):
+            name, inside = model["name"], trained_on(model["step"], store)
+            told = [licences.remark(f"the model {name}", licence_of(model["step"], store))]
+            told += [licences.remark(f"{one.name} ({one.source}), in the model {name},", one.licence) for one in inside]
+            found += [f"{text}; what is made from it inherits that" for text in told if text]
+    return found
 
 
 def read_advice(step: Step, store: Store) -> Advice:

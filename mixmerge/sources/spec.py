@@ -42,7 +42,7 @@ class DataSpec:
     source: str
     prompt: str | None = None
     answer: str | None = None
-    languages: Sequence[str] = ()
+    languages: list[str] = field(default_factory=list)
     split: str = "train"
     subset: str | None = None
     revision: str | None = None

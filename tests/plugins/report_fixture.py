@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixmerge import Advice, Measurement, Model, Record, Results, Row, Step
+from mixmerge import Advice, Dataset, Measurement, Model, Record, Results, Row, Step
 from mixmerge.results import best_by_method, choose
 from mixmerge.types import Kind, content_id
 
@@ -88,6 +88,10 @@ def make_results() -> Results:
             ],
         },
         seed=SEED,
+        datasets=[
+            Dataset("gen", "demo:list-pipelines", "CC0-1.0", 240),
+            Dataset("sum", "codexglue", "C-UDA 1.0 | each", 320),
+        ],
     )
 
 

@@ -461,13 +461,12 @@ def test_mbpps_train_split_is_found_in_mbpp_plus(data_dir: Path) -> None:
 import json, os
 from mixmerge.contamination import compare
 from mixmerge.plugins.lm_eval import contents
-from mixmerge.sources import DataSpec, load_rows
+from mixmerge.sources import DataSpec, load_rows, source_name
 
 documents = contents(["mm_mbpp_plus"])["mm_mbpp_plus"]
 assert not isinstance(documents, str), documents
-train = {"task_id": list(range(601, 975))}
-data = DataSpec(os.environ["MIXMERGE_DATA"] + "/mbpp/mbpp.jsonl", prompt="text", answer="code", where=train)
-hits = compare(load_rows(data, 0).rows, "mbpp", {"mm_mbpp_plus": documents})
+data = DataSpec("mbpp:" + os.environ["MIXMERGE_DATA"] + "/mbpp/mbpp.jsonl")
+hits = compare(load_rows(data, 0).rows, source_name(data.source), {"mm_mbpp_plus": documents})
 print(json.dumps([[hit.rule, [documents[place].id for place in hit.documents]] for hit in hits] + [len(documents)]))
 """
     env = {**os.environ, "MIXMERGE_DATA": str(data_dir)}
