@@ -1,9 +1,9 @@
 """A recipe becomes a DAG of steps with content ids. Pure: it starts nothing and writes nothing.
 
 A step's id is a hash of its component's name and version (and source, where a plugin lies at hand to be edited), its
-validated parameters, its seed, the ids of its inputs and the pins of what comes from outside. Names are not in it, so renaming an expert trains nothing again. What can only
-be planned once merges have been scored (the next points of a search, the winners' scores on `report_on`) appears when
-`build` is called again with the `Decision`s so far.
+validated parameters, its seed, the ids of its inputs and the pins of what comes from outside. Names are not in it, so
+renaming an expert trains nothing again. What can only be planned once merges have been scored (the next points of a
+search, the winners' scores on `report_on`) appears when `build` is called again with the `Decision`s so far.
 """
 
 from __future__ import annotations
