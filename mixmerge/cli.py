@@ -83,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     add("check", _check, "validate a recipe; every problem at once", recipe=True)
     add("report", _report, "print the results so far", recipe=True, js=True)
     add("plugins", _plugins, "list the components of all plugins", js=True)
-    add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
+    tasks = add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
+    tasks.add_argument("--path", action="store_true", help="print their folder, for `lm_eval run --include_path`")
     show = add("show", _show, "say what a component does and takes, or what became of a step")
     show.add_argument("name", metavar="NAME|ID", help="such as ties, or a step's id")
     show.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
@@ -208,6 +209,13 @@ def _check(arguments: argparse.Namespace) -> int:
     sources = [entry.source for entry in (recipe.base, *recipe.models.values())]
     if any(source.startswith("hf:") for source in (*sources, *(spec.source for spec in recipe.data.values()))):
         print("the hub is asked only when the recipe runs")
+    if recipe.advise and (
+        missing := [kind for kind in ("mixture", "merge") if kind not in {m.kind for m in plan.models}]
+    ):
+        hint = "train one, or name one under `models` with kind: mixture" if missing == ["mixture"] else "see `merge`"
+        print(
+            f"note: advice compares mixtures with merges, and the recipe has no {missing[0]}; {hint}", file=sys.stderr
+        )
     return 0
 
 
@@ -301,8 +309,12 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
+    from .paths import tasks_folder
     from .registry import Registry
 
+    if arguments.path:
+        print(tasks_folder())
+        return 0
     found = [
         {"name": name, "evaluator": component.name, "summary": summary}
         for component in Registry(arguments.plugins)

@@ -180,7 +180,12 @@ class _Sections(Reader):
         found = ModelEntry(
             self.value((*at, "model"), given.get("model", ""), str, ""),
             self.value((*at, "revision"), given.get("revision"), str | None, None),
-            self.value((*at, "kind"), given.get("kind", kind), Literal["base", "expert", "mixture", "model"], kind),
+            self.value(
+                (*at, "kind"),
+                given.get("kind", kind),
+                Literal["expert", "mixture", "model"] if kind != "base" else Kind,
+                kind,
+            ),
             self.names((*at, "data"), given.get("data", []), None, "dataset"),
         )
         if found.source:
