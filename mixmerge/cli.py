@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--sanitize",
         action="store_true",
-        help="take the program out of solutions and completions, the summary out of outputs",
+        help="score only the program in a solution or completion, or the summary in an output, not the talk around it",
     )
     for one in (run, score):
         one.add_argument(
@@ -371,6 +371,16 @@ def _score(arguments: argparse.Namespace) -> int:
     from . import scoring
 
     _say_isolation(arguments)
+    path = arguments.out or scoring.results_file(arguments.samples)
+    writable = True
+    try:
+        scoring.require_writable(path)
+    except MixmergeError as error:
+        if arguments.out:
+            raise
+        writable = not arguments.samples.exists()  # then that is what is wrong
+        if not writable:
+            print(f"warning: results will only be printed: {error}", file=sys.stderr)
     scored = scoring.score(
         arguments.task,
         arguments.samples,
@@ -379,15 +389,12 @@ def _score(arguments: argparse.Namespace) -> int:
         sanitize=arguments.sanitize,
         progress=_counter("programs run"),
     )
-    path = arguments.out or scoring.results_file(arguments.samples)
-    try:
-        scoring.write_results(scored, path)
-        print(f"results: {path}", file=sys.stderr)
-    except MixmergeError as error:
-        if arguments.out:
-            raise
-        print(f"warning: {error}", file=sys.stderr)
-    print(json.dumps(scored.summary) if arguments.json else "\n".join(scored.lines))
+    print(json.dumps(scored.summary) if arguments.json else "\n".join(scored.lines), flush=True)
+    for note in scored.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if writable:
+        kept = scoring.write_results(scored, path)
+        print(f"results: {path}" + (f" (what was there is now {kept.name})" if kept else ""), file=sys.stderr)
     return 0
 
 
