@@ -69,7 +69,13 @@ def test_a_task_of_ones_own_gives_pass_at_10(
 
 def test_the_plugin_is_the_one_that_a_run_is_tested_with() -> None:
     """tests/test_cli.py runs a recipe with this file."""
-    assert blocks("python") == [(TESTS / "data" / "sign_mean.py").read_text()]
+    assert blocks("python")[0] == (TESTS / "data" / "sign_mean.py").read_text()
+
+
+@pytest.mark.parametrize("text", blocks("python")[1:])
+def test_the_other_programs_run(text: str) -> None:
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_console() -> None:
