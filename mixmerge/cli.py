@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import MixmergeError, PluginError, Problem, RecipeError
+from .errors import MixmergeError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from .reading import Use
@@ -79,14 +79,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--executor", default="local", metavar="USE", help="local, ray, or 'local: {workers: 2, threads: 1}'"
     )
-    add("plan", _plan, "say what would run, what is done, and the disk that it needs", recipe=True, js=True)
+    plan = add("plan", _plan, "say what would run, what is done, and the disk that it needs", recipe=True, js=True)
+    plan.epilog = (
+        "A step is done, to do, failed, or begun: a run is in it, or was stopped in it and goes on from there."
+    )
     add("check", _check, "validate a recipe; every problem at once", recipe=True)
     add("report", _report, "print the results so far", recipe=True, js=True)
     add("plugins", _plugins, "list the components of all plugins", js=True)
     tasks = add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
     tasks.add_argument("--path", action="store_true", help="print their folder, for `lm_eval run --include_path`")
-    show = add("show", _show, "say what a component does and takes, or what became of a step")
-    show.add_argument("name", metavar="NAME|ID", help="such as ties, or a step's id")
+    show = add("show", _show, "say what a name stands for: what it does and takes, or what became of it", js=True)
+    show.add_argument(
+        "name",
+        metavar="NAME|ID",
+        help="a component (ties), a task, `data` or a data source (mbpp), a model of a run (gen_expert, "
+        "'ties 0.3/0.7'), or a step's id or how it begins",
+    )
     show.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
     score = add("score", _score, "score what any system generated on a task, without a model", js=True)
     score.add_argument("task", metavar="TASK", help="such as mm_humaneval_plus; `mixmerge tasks` lists them")
@@ -166,6 +174,8 @@ def _recipe(arguments: argparse.Namespace) -> int:
         print("nothing to do: every step is done", file=sys.stderr)
     for advice in outcome.advice:
         print(advice.headline)
+    if (models := arguments.out / recipe.name / "models").is_dir():
+        print(f"models: {models}", file=sys.stderr)
     index = outcome.report / "index.html" if outcome.report else None
     print(index if index and index.is_file() else outcome.report or f"done: {arguments.out / recipe.name}")
     return 0
@@ -228,7 +238,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     missing = [step for step in plan.runnable if store.record(step.id) is None]
     needed = estimate_bytes(plan, missing, store) if missing else 0.0
     steps = [
-        {"id": step.id, "kind": step.kind, "name": step.name, "state": _state(store, step.id)} for step in plan.runnable
+        {"id": step.id, "kind": step.kind, "name": step.name, "state": store.state(step.id)} for step in plan.runnable
     ]
     if arguments.json:
         print(json.dumps({"steps": steps, "later": plan.later, "disk_bytes": needed}, indent=1))
@@ -242,14 +252,6 @@ def _plan(arguments: argparse.Namespace) -> int:
     about = "unknown until the base is fetched" if needed is None else f"about {size(needed)}"
     print(f"disk needed: {about} (float32 checkpoints, and the optimizer's states while training)")
     return 0
-
-
-def _state(store: Store, step_id: str) -> str:
-    if store.record(step_id):
-        return "done"
-    if store.failure(step_id):
-        return "failed"
-    return "begun" if store.work(step_id).is_dir() else "to do"
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -330,41 +332,12 @@ def _tasks(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    import inspect
-
-    from .registry import Registry, suggest
+    from . import show
+    from .registry import Registry
     from .store import Store
 
-    registry = Registry(arguments.plugins)
-    components = [component for component in registry if component.name == arguments.name]
-    for component in components:
-        print(f"{component.name} ({component.kind}, version {component.version}, plugin {component.plugin})")
-        if component.source:
-            print(f"source: {component.source}")
-        print(f"\n{inspect.getdoc(component.function) or 'no description'}\n")
-        for name, parameter in component.parameters.items():
-            default = "required" if parameter.required else f"default {parameter.default!r}"
-            print(f"  {name}: {parameter.allowed}  ({default})")
-    if not components and not _show_step(Store(arguments.out / "store"), arguments.name):
-        known = [component.name for component in registry]
-        hint = f"{suggest(arguments.name, known)}; `mixmerge plan` lists steps' ids, `mixmerge tasks` the tasks"
-        raise PluginError(f"nothing is called {arguments.name!r}", hint=hint)
+    print(show.show(arguments.name, Registry(arguments.plugins), Store(arguments.out / "store"), js=arguments.json))
     return 0
-
-
-def _show_step(store: Store, step_id: str) -> bool:
-    from dataclasses import asdict
-
-    if not (store.root / "specs" / f"{step_id}.json").is_file():
-        return False
-    record = store.record(step_id)
-    shown: dict[str, Any] = asdict(record) if record else {"step": asdict(store.spec(step_id))}
-    shown["step"]["content"].pop("manifest", None)
-    shown |= {"state": _state(store, step_id), "payload": str(store.path(step_id)), "log": str(store.log(step_id))}
-    if failure := store.failure(step_id):
-        shown["error"] = failure
-    print(json.dumps(shown, indent=1))
-    return True
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -67,7 +67,8 @@ class Registry:
         try:
             return self._components[kind, name]
         except KeyError:
-            hint = f"{suggest(name, self.names(kind))}; one of a plugin of your own needs `-p FILE`"
+            meant = suggest(name, self.names(kind))
+            hint = f"{meant}{'' if meant.endswith('?') else ';'} one of a plugin of your own needs `-p FILE`"
             raise PluginError(f"no {kind} is called {name!r}", hint=hint) from None
 
     def names(self, kind: str) -> list[str]:

@@ -58,9 +58,33 @@ def test_show_explains_a_component_and_a_step(toy_recipe: Path, mixmerge: Cli) -
     assert mixmerge("-p", TOY, "recipe", toy_recipe).returncode == 0
     plan = json.loads(mixmerge("-p", TOY, "plan", toy_recipe, "--json").stdout)
     step = next(step for step in plan["steps"] if step["name"] == "train mixed")
-    record = json.loads(mixmerge("show", step["id"]).stdout)
+    record = json.loads(mixmerge("show", step["id"], "--json").stdout)
     assert record["outcome"]["figures"]["steps"] == 1.0
     assert Path(record["log"]).is_file()
+    assert (Path(record["payload"]) / "model.safetensors").is_file()
+    for name in (step["id"], step["id"][:6], "mixed", "train mixed"):
+        told = mixmerge("show", name).stdout
+        assert told.startswith(f"train mixed (train {step['id']})\n  state       done, 2")
+        assert f"  directory   {record['payload']}\n" in told
+        assert f"by          toy_train, version {record['step']['version']}\n" in told
+        assert "made from   fetch base (" in told
+
+
+def test_show_finds_models_data_tasks_and_what_was_never_written(
+    toy_recipe: Path, mixmerge: Cli, tmp_path: Path
+) -> None:
+    assert mixmerge("-p", TOY, "recipe", toy_recipe).returncode == 0
+    assert "outcome     rows: 20" in mixmerge("show", "gen").stdout
+    assert "derived from its experts" in mixmerge("show", "linear 0.3/0.7").stdout
+    (kept,) = [path.resolve() for path in (tmp_path / "runs" / "toy" / "models").iterdir() if "0." in path.name]
+    written = kept.parent.name
+    name = json.loads(mixmerge("show", written, "--json").stdout)["step"]["name"].removeprefix("write ")
+    assert f"directory   {kept}" in mixmerge("show", name).stdout
+    assert mixmerge("show", "mm_mbpp_plus").stdout.startswith("mm_mbpp_plus (task of lm_eval)\n\nMBPP+")
+    for source in ("data", "mbpp", "packages"):
+        assert "{code|without_docstring}" in mixmerge("show", source).stdout
+    wrong = mixmerge("show", "gen_exprt")
+    assert (wrong.returncode, "did you mean 'gen_expert'?" in wrong.stderr) == (1, True)
 
 
 def test_show_suggests(mixmerge: Cli) -> None:

@@ -28,6 +28,7 @@ ORDER = [
     "work",
     "run",
     "display",
+    "show",
     "scoring",
     "doctor",
     "cli",
