@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import MixmergeError, Problem, RecipeError
 
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from .store import Store
 
 EPILOG = """\
-start here:  mixmerge recipe recipes/quickstart.yaml     train, merge, score and report on a small real model
+start here:  mixmerge recipe quickstart                   train, merge, score and report on a small real model
              mixmerge check RECIPE; mixmerge plan RECIPE  what is wrong with it; what it would do
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        _refuse(arguments.parser, unknown)
     arguments.plugins += getattr(arguments, "more_plugins", [])
     try:
         return int(arguments.verb(arguments) or 0)
@@ -42,8 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Says what was probably meant; 2 is the exit status of wrong usage."""
+
+    def error(self, message: str, hint: str = "") -> NoReturn:
+        if wrong := re.search(r"VERB: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            from .registry import suggest
+
+            verbs = set(re.findall(r"[a-z]+", wrong[2])) - {"worker"}
+            message, hint = f"there is no verb {wrong[1]!r}", suggest(wrong[1], verbs)
+        told = f"error: {message}" + (f"\n  hint: {hint}" if hint else "")
+        self.exit(2, f"{told}\n{self.format_usage()}")
+
+
+def _refuse(parser: _Parser, unknown: Sequence[str]) -> NoReturn:
+    from difflib import get_close_matches
+
+    known = re.findall(r"--[a-z-]+", parser.format_help())
+    close = get_close_matches(unknown[0].partition("=")[0], known, 1)
+    parser.error(f"unknown argument {unknown[0]!r}", f"did you mean {close[0]!r}?" if close else "")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="mixmerge",
         description="Fine-tune once on mixed data, or merge one expert per task? One recipe runs the whole experiment.",
         epilog=EPILOG,
@@ -59,15 +83,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE|MODULE|no:NAME",
         help="load a plugin, or leave one out; may be given again",
     )
-    parser.set_defaults(verb=lambda _: parser.print_help())
+    parser.set_defaults(verb=lambda _: parser.print_help(), parser=parser)
     verbs = parser.add_subparsers(metavar="VERB")
 
     def add(name: str, verb: Callable[..., Any], about: str, *, recipe: bool = False, js: bool = False) -> Any:
         one = verbs.add_parser(name, help=about, description=about)
-        one.set_defaults(verb=verb)
+        one.set_defaults(verb=verb, parser=one)
         one.add_argument("-p", "--plugin", dest="more_plugins", action="append", default=[], help=argparse.SUPPRESS)
         if recipe:
-            one.add_argument("recipe", type=Path, metavar="FILE", help="a recipe, such as recipes/quickstart.yaml")
+            one.add_argument(
+                "recipe", type=Path, metavar="FILE", help="a recipe, or the name of one of ours: quickstart"
+            )
             one.add_argument(
                 "--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)"
             )
@@ -119,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--require-isolation",
             type=int,
-            choices=range(4),
+            choices=range(1, 4),
             metavar="N",
             help="refuse to run generated programs below this level of isolation (1 to 3; see `mixmerge doctor`)",
         )
@@ -150,11 +176,12 @@ def _version() -> str:
 
 def _load(arguments: argparse.Namespace) -> tuple[Recipe, Registry, Store]:
     from . import recipe
+    from .paths import find_recipe
     from .registry import Registry
     from .store import Store
 
     registry = Registry(arguments.plugins)
-    return recipe.load(arguments.recipe, registry), registry, Store(arguments.out / "store")
+    return recipe.load(find_recipe(arguments.recipe), registry), registry, Store(arguments.out / "store")
 
 
 def _recipe(arguments: argparse.Namespace) -> int:
@@ -255,7 +282,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from .collect import collect, read_advice
+    from .collect import collect
     from .run import current_plan, publish
 
     recipe, _, store = _load(arguments)
@@ -279,14 +306,13 @@ def _report(arguments: argparse.Namespace) -> int:
         return 0
     if not found.rows:
         raise MixmergeError("there are no results yet", hint=f"mixmerge recipe {arguments.recipe}")
-    for step in plan.of_kind("advise"):
-        if store.record(step.id):
-            print(read_advice(step, store).headline)
     rows = [row for row in found.rows if row.primary]
     width = max(len(row.model) for row in rows)
     for row in rows:
         error = f" ± {row.stderr:.4g}" if row.stderr is not None else ""
         print(f"{row.model:{width}}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
+    for use in recipe.advise:  # of the results so far, also where no report has been made of them yet
+        print(use.component.function(found, **use.parameters).headline)
     if folder := publish(plan, store, arguments.out / recipe.name):
         print(folder / "index.html" if (folder / "index.html").is_file() else folder)
     return 0

@@ -156,3 +156,41 @@ def test_an_edited_plugin_is_run_again_and_nothing_else(toy_recipe: Path, mixmer
     done = mixmerge("-p", own, "-p", TOY, "recipe", toy_recipe)
     assert done.returncode == 0, done.stderr
     assert "nothing to do" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "hint"),
+    [
+        (["chek", "r.yaml"], "there is no verb 'chek'", "did you mean 'check'?"),
+        (["recipe", "r.yaml", "--excutor", "local"], "unknown argument '--excutor'", "did you mean '--executor'?"),
+        (["score", "t", "s", "--require-isolation", "0"], "choose from", ""),
+    ],
+)
+def test_wrong_usage_suggests(arguments: list[str], what: str, hint: str, mixmerge: Cli) -> None:
+    done = mixmerge(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert what in done.stderr
+    assert hint in done.stderr
+    assert "worker," not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["quickstart", "quickstart.yaml", "recipes/quickstart.yaml"])
+def test_a_recipe_of_ours_is_found_from_anywhere(name: str, mixmerge: Cli) -> None:
+    done = mixmerge("check", name)
+    assert done.returncode == 0, done.stderr
+    wrong = mixmerge("check", "quickstrat")
+    assert (wrong.returncode, "such as quickstart" in wrong.stderr) == (1, True)
+
+
+def test_a_file_of_ones_own_comes_before_a_recipe_of_ours(toy_recipe: Path, mixmerge: Cli) -> None:
+    toy_recipe.rename(toy_recipe.with_name("quickstart.yaml"))
+    assert "3 trainings, 6 merges" in mixmerge("-p", TOY, "check", "quickstart.yaml").stdout
+
+
+def test_report_gives_the_answer_also_after_an_edit_that_changes_nothing(toy_recipe: Path, mixmerge: Cli) -> None:
+    assert mixmerge("-p", TOY, "recipe", toy_recipe).returncode == 0
+    told = mixmerge("-p", TOY, "report", toy_recipe).stdout.splitlines()[-2]
+    assert told.startswith(("undecided: ", "mix: ", "merge: "))
+    toy_recipe.write_text(f"# a comment\n{toy_recipe.read_text()}")
+    assert mixmerge("-p", TOY, "report", toy_recipe).stdout.splitlines()[-1] == told
