@@ -1,7 +1,7 @@
 """A recipe file becomes a Recipe, or one RecipeError with every problem in it.
 
-Five rules: sections stand in the order data flows and refer only upwards; wherever a component goes, write `name` or
-`name: {parameter: value}`; everything under `sweep:` is crossed; `defaults` fills in what an entry leaves out; no
+Five rules: sections are written in the order data flows (no other is refused); wherever a component goes, write `name`
+or `name: {parameter: value}`; everything under `sweep:` is crossed; `defaults` fills in what an entry leaves out; no
 templating, no environment variables, no code.
 """
 

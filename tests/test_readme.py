@@ -34,10 +34,11 @@ def test_every_language_of_a_block_is_run_below() -> None:
 
 RECIPES = [text for text in blocks("yaml") if text.startswith("base:")]
 TASKS = [text for text in blocks("yaml") if text.startswith("include:")]
+DATA = [text for text in blocks("yaml") if text.startswith("data:")]
 
 
 def test_every_yaml_is_one_of_these() -> None:
-    assert sorted([*RECIPES, *TASKS]) == sorted(blocks("yaml"))
+    assert sorted([*RECIPES, *TASKS, *DATA]) == sorted(blocks("yaml"))
 
 
 @pytest.mark.parametrize("text", RECIPES)
@@ -46,6 +47,23 @@ def test_recipes(text: str, mixmerge: Cli, tmp_path: Path) -> None:
     done = mixmerge("check", "r.yaml")
     assert done.returncode == 0, done.stderr
     assert "note:" not in done.stderr
+
+
+def test_data_of_ones_own(mixmerge: Cli, tmp_path: Path) -> None:
+    (text,) = DATA
+    (tmp_path / "my").mkdir()
+    row = {"instruction": "a", "input": "b", "output": "c", "language": "python"}
+    (tmp_path / "my" / "rows.jsonl").write_text(json.dumps(row))
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    (tmp_path / "talks.jsonl").write_text(json.dumps({"messages": talk}))
+    (tmp_path / "r.yaml").write_text(
+        f"base: {{model: 'hf:OWNER/NAME'}}\n{text}train:\n  one: {{data: {{own: all, sum: all, chat: all}}, "
+        "trainer: {sft: {lr: 1e-5}}}\n"
+    )
+    done = mixmerge("check", "r.yaml")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "my" / "rows.jsonl").write_text(json.dumps({**row, "language": 3}))
+    assert "can have language 'python'" in mixmerge("check", "r.yaml").stderr
 
 
 @pytest.mark.slow
