@@ -3,7 +3,9 @@
 A plugin is a module that implements any of these hooks with `@hookimpl`; `pip install` makes it known through the
 entry point group `mixmerge`, and `mixmerge -p FILE.py` through its path. A hook returns a list of components: functions
 decorated with `@trainer`, `@merger` and so on. Positional parameters are supplied by mixmerge and fixed per kind;
-keyword-only parameters are what a recipe may set.
+keyword-only parameters are what a recipe may set. What a component gave is kept for as long as its name and `version`
+stay, and the source of its plugin where `-p` named that or it was installed from a folder; so raise `version` when what
+a published component gives changes.
 
 Signatures, by kind (`/` ends the positional part):
 

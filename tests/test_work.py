@@ -1,4 +1,4 @@
-"""Mixtures: nested subsets, shares by examples and tokens, `all`."""
+"""Mixtures: nested subsets, shares by examples and tokens, `all`; and plugins that change under a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TESTS
 
+from mixmerge import PluginError
 from mixmerge.registry import Registry
 from mixmerge.store import Store
 from mixmerge.types import Step, content_id
@@ -88,3 +90,17 @@ def test_the_seed_decides_the_order(store: Store, registry: Registry) -> None:
     first, second = mix(store, registry, seed=1), mix(store, registry, seed=2)
     assert first != second
     assert ids(first) == ids(second)
+
+
+def test_a_plugin_that_is_edited_while_a_run_goes_on_is_refused(tmp_path: Path) -> None:
+    """A worker that starts late loads the file as it is then; its result would lie under the old source's id."""
+    from mixmerge import work
+
+    path = tmp_path / "own.py"
+    path.write_text((TESTS / "data" / "sign_mean.py").read_text())
+    planned = Registry([str(path)]).get("merger", "sign_mean").identity
+    assert work._component(Registry([str(path)]), "merger", "sign_mean", planned).identity == planned
+    path.write_text(path.read_text() + "# edited\n")
+    with pytest.raises(PluginError, match="is not what it was when the run began") as caught:
+        work._component(Registry([str(path)]), "merger", "sign_mean", planned)
+    assert "run the same command again" in caught.value.hint
