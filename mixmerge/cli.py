@@ -159,8 +159,8 @@ def _recipe(arguments: argparse.Namespace) -> int:
         shown.close()
     if not outcome.ran:
         print("nothing to do: every step is done", file=sys.stderr)
-    for advice in outcome.advice:
-        print(advice.headline)
+    for text in outcome.summary:
+        print(text)
     index = outcome.report / "index.html" if outcome.report else None
     print(index if index and index.is_file() else outcome.report or f"done: {arguments.out / recipe.name}")
     return 0
@@ -241,12 +241,13 @@ def _state(store: Store, step_id: str) -> str:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from .collect import collect, read_advice
-    from .run import current_plan, publish
+    from .collect import collect
+    from .run import current_plan, publish, summary
 
     recipe, _, store = _load(arguments)
     plan = current_plan(recipe, store)
     found = collect(plan.manifest, store)
+    experiments = [(part.name, row) for part in found.parts for row in part.rows] or [("", row) for row in found.rows]
     if arguments.json:
         keys = (
             "model",
@@ -261,18 +262,19 @@ def _report(arguments: argparse.Namespace) -> int:
             "settings",
             "record",
         )
-        print(json.dumps([{key: getattr(row, key) for key in keys} for row in found.rows], indent=1))
+        named = [({"experiment": name} if name else {}, row) for name, row in experiments]
+        print(json.dumps([{**name, **{key: getattr(row, key) for key in keys}} for name, row in named], indent=1))
         return 0
-    if not found.rows:
+    if not experiments:
         raise MixmergeError("there are no results yet", hint=f"mixmerge recipe {arguments.recipe}")
-    for step in plan.of_kind("advise"):
-        if store.record(step.id):
-            print(read_advice(step, store).headline)
-    rows = [row for row in found.rows if row.primary]
-    width = max(len(row.model) for row in rows)
-    for row in rows:
-        error = f" ± {row.stderr:.4g}" if row.stderr is not None else ""
-        print(f"{row.model:{width}}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
+    for text in summary(plan, store):
+        print(text)
+    width = max(len(row.model) for _, row in experiments)
+    for name, row in experiments:
+        if row.primary:
+            error = f" ± {row.stderr:.4g}" if row.stderr is not None else ""
+            about = f"{name}  {row.model}" if name else f"{row.model:{width}}"
+            print(f"{about}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
     if folder := publish(plan, store, arguments.out / recipe.name):
         print(folder / "index.html" if (folder / "index.html").is_file() else folder)
     return 0

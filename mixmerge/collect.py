@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from . import gate, results
 from .errors import MixmergeError
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
-from .types import Advice, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
+from .types import Advice, Doubt, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
 
 
 def collect(manifest: Mapping[str, Any], store: Store) -> Results:
     """Everything that the store holds of a plan; steps that are not done yet are left out."""
+    if "recorded" in manifest:
+        return _collect_recorded(manifest, store)
     models = tuple(_model(entry, manifest, store) for entry in manifest["models"])
     by_name = {model.name: model for model in models}
     rows: list[Row] = []
@@ -46,8 +49,49 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
     )
 
 
+def _collect_recorded(manifest: Mapping[str, Any], store: Store) -> Results:
+    """The experiments of recorded results as parts of one Results, without their advice."""
+    record = store.record(manifest["recorded"])
+    whole = Results(
+        name=manifest["name"],
+        rows=(),
+        models=(),
+        records=(record,) if record else (),
+        provenance={"recipe": manifest["text"], "recipe_file": manifest["file"], "versions": versions()},
+        seed=manifest["seed"],
+    )
+    if record is None:
+        return whole
+    found = read_json(store.path(record.step.id) / "experiments.json")
+    parts = tuple(_recorded_part(one, manifest, whole) for one in found["experiments"])
+    return replace(whole, parts=parts, doubts=tuple(Doubt(**one) for one in found["doubts"]))
+
+
+def _recorded_part(one: Mapping[str, Any], manifest: Mapping[str, Any], whole: Results) -> Results:
+    models = [
+        Model(**{**model, "weights": tuple(model["weights"]), "experts": tuple(model["experts"])})
+        for model in one["models"]
+    ]
+    rows = [Row(**{**row, "samples": tuple(row["samples"])}) for row in one["rows"]]
+    scored = {row.task for row in rows}
+    choose_on, report_on = (
+        tuple(task for task in manifest[key] if task in scored) for key in ("choose_on", "report_on")
+    )
+    return replace(
+        whole,
+        name=one["name"],
+        rows=rows,
+        models=models,
+        choose_on=choose_on,
+        report_on=report_on,
+        winners=results.choose(rows, models, choose_on),
+    )
+
+
 def decide(plan: Plan, store: Store) -> dict[str, Decision]:
     """What the scores on `choose_on` say so far: a Decision for every merge group that has any."""
+    if plan.recipe.recorded:
+        return {}
     found = collect(plan.manifest, store)
     if not found.choose_on:
         return {}

@@ -192,7 +192,7 @@ class Trial:
 class Step:
     """One node of the plan. `id` is the content hash of everything that changes its outcome; `name` is not in it.
 
-    kind        source, data, contamination, mixture, train, merge, export, evaluate, diagnose, advise, report
+    kind        source, data, contamination, mixture, train, merge, export, evaluate, diagnose, record, advise, report
     component   the component that does it, "" for what mixmerge does itself
     parameters  the component's: validated, defaults filled in, JSON-like
     content     what the step is about beyond them: a source, shares, tasks, weights; JSON-like
@@ -280,6 +280,27 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """One thing that recorded figures do not support.
+
+    kind       "average", "change", "sign", "reference", "count", "identical", "quoted", "source"; see `results.audit`
+    place      where it stands: "results.csv:12"
+    subject    the model that it is about, or two of them
+    text       what is wrong, as a sentence without its full stop
+    printed    the figure in doubt; `computed` what follows from the others: None where there is no such figure
+    """
+
+    kind: str
+    place: str
+    experiment: str
+    table: str
+    subject: str
+    text: str
+    printed: float | None = None
+    computed: float | None = None
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything an advisor or a reporter may look at: tidy rows, models, measurements, and where they come from.
 
@@ -290,6 +311,9 @@ class Results:
     overlaps               every training dataset with every evaluation set whose documents could be had
     provenance             the recipe's name and text, versions, host, started, finished, notes (facts that a table
                            must carry, such as "near duplicates removed: 7")
+    parts                  the experiments of a recipe of recorded results, each with its own advice; such a recipe has
+                           no rows beside theirs
+    doubts                 what recorded figures do not support
     """
 
     name: str
@@ -305,3 +329,5 @@ class Results:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     overlaps: Sequence[Overlap] = ()
+    parts: Sequence[Results] = ()
+    doubts: Sequence[Doubt] = ()

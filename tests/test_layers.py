@@ -17,6 +17,7 @@ ORDER = [
     "hookspecs",
     "registry",
     "reading",
+    "recorded",
     "recipe",
     "plan",
     "store",

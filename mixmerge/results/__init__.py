@@ -14,6 +14,8 @@ What stands for what, everywhere in a report:
 Winners are chosen on `choose_on` alone. Nothing here imports numpy before it is needed.
 """
 
+from .audit import audit
+from .experiments import Experiment, experiments
 from .layout import Cell, Column, Line, Series, SeriesPoint, Table, sweep_series, sweeps, table
 from .paired import NORMAL_FROM_SAMPLES, RESAMPLES, Comparison, compare, compare_average, mcnemar
 from .rows import (
@@ -35,15 +37,18 @@ __all__ = [
     "Cell",
     "Column",
     "Comparison",
+    "Experiment",
     "Line",
     "Series",
     "SeriesPoint",
     "Table",
+    "audit",
     "best_by_method",
     "best_expert",
     "choose",
     "compare",
     "compare_average",
+    "experiments",
     "experts_of",
     "find_row",
     "gain_kept",
