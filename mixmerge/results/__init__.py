@@ -17,7 +17,18 @@ Winners are chosen on `choose_on` alone. Nothing here imports numpy before it is
 from .audit import audit
 from .experiments import Experiment, experiments
 from .layout import Cell, Column, Line, Series, SeriesPoint, Table, sweep_series, sweeps, table
-from .paired import NORMAL_FROM_SAMPLES, RESAMPLES, Comparison, compare, compare_average, mcnemar
+from .methods import MethodResult, best_mixture, holm, methods, winner_of
+from .optimism import Optimism, optimism
+from .paired import (
+    NORMAL_FROM_SAMPLES,
+    RESAMPLES,
+    Comparison,
+    compare,
+    compare_average,
+    compare_unpaired,
+    mcnemar,
+)
+from .pareto import pareto, task_changes
 from .rows import (
     EXPERTS,
     best_by_method,
@@ -39,23 +50,33 @@ __all__ = [
     "Comparison",
     "Experiment",
     "Line",
+    "MethodResult",
+    "Optimism",
     "Series",
     "SeriesPoint",
     "Table",
     "audit",
     "best_by_method",
     "best_expert",
+    "best_mixture",
     "choose",
     "compare",
     "compare_average",
+    "compare_unpaired",
     "experiments",
     "experts_of",
     "find_row",
     "gain_kept",
+    "holm",
     "mcnemar",
+    "methods",
     "objective",
+    "optimism",
+    "pareto",
     "primary_metric",
     "sweep_series",
     "sweeps",
     "table",
+    "task_changes",
+    "winner_of",
 ]

@@ -63,7 +63,8 @@ def test_a_merge_that_is_better_on_both_tasks_is_advised() -> None:
     assert advice.answer == "merge"
     assert advice.headline.startswith("merge: ties 1 beats the mixture mixed by ")
     assert "points of relative change (95 % interval " in advice.headline
-    assert said(advice.evidence, "mean change against each task's best expert over 2 tasks", "n = 400 samples")
+    assert advice.evidence[0].startswith("ties 1 minus mixed, paired over 400 samples: ")
+    assert "mean changes against each task's best expert over 2 tasks" in advice.evidence[0]
     assert said(advice.evidence, "code_test pass@1:")
     assert said(advice.evidence, "text_test pass@1:")
     assert said(advice.evidence, "of what the best expert gains over the base", "ties 1 keeps", "mixed keeps")
@@ -186,7 +187,7 @@ def missing(results: Results) -> Mapping[str, Results]:
         "mixed has no score on code_test": replace(
             results, rows=[row for row in results.rows if (row.model, row.task) != ("mixed", "code_test")]
         ),
-        "the evaluator kept no scores per sample": replace(results, rows=no_samples),
+        "neither scores per sample nor standard errors": replace(results, rows=no_samples),
     }
 
 
