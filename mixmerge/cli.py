@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     add("plan", _plan, "say what would run, what is done, and the disk that it needs", recipe=True, js=True)
     add("check", _check, "validate a recipe; every problem at once", recipe=True)
     add("report", _report, "print the results so far", recipe=True, js=True)
+    versus = add("compare", _compare, "compare what two recipes or runs both scored, paired over samples", js=True)
+    for one, name in (("first", "A"), ("second", "B")):
+        about = "a recipe, or the folder of a run; FILE#NAME for one experiment of recorded results"
+        versus.add_argument(one, metavar=name, help=about)
+    versus.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
     add("plugins", _plugins, "list the components of all plugins", js=True)
     add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
     show = add("show", _show, "say what a component does and takes, or what became of a step")
@@ -277,6 +282,24 @@ def _report(arguments: argparse.Namespace) -> int:
             print(f"{about}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
     if folder := publish(plan, store, arguments.out / recipe.name):
         print(folder / "index.html" if (folder / "index.html").is_file() else folder)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from . import versus
+    from .registry import Registry
+    from .results import across
+
+    registry = Registry(arguments.plugins)
+    a, b = (versus.load(text, registry, arguments.out) for text in (arguments.first, arguments.second))
+    found = across(a, b)
+    if arguments.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return 0
+    for line in versus.lines(a, b, found):
+        print(line)
     return 0
 
 

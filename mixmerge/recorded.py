@@ -52,7 +52,7 @@ class RecordedTable:
     method      the column that tells lines apart; every value that `rows` does not name is a method of merging
     rows        value of `method` to "base", "mixture", or for experts, {name: the columns that are its own}
     weights     columns with the merge's weights, in the order of the experts
-    settings    other columns that tell merges apart
+    settings    what else tells merges apart, and the column that says it: {density: density_codegen}
     scores      column to what it holds
     average     the column that prints the mean of the changes, "" when none does
     behind      the entry above that was printed from these lines, "" for none: its merges are looked up here, and its
@@ -68,7 +68,7 @@ class RecordedTable:
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows: Mapping[str, str | Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     weights: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
     average: str = ""
     behind: str = ""
 
@@ -135,7 +135,11 @@ def read_entry(
         column: tuple(str(one) for one in (value if isinstance(value, list) else [value]))
         for column, value in reader.mapping((*at, "where"), given.get("where", {})).items()
     }
-    columns = {key: reader.names((*at, key), given.get(key, []), None, "column") for key in ("weights", "settings")}
+    settings = {
+        name: reader.value((*at, "settings", name), column, str, "")
+        for name, column in reader.mapping((*at, "settings"), given.get("settings", {})).items()
+    }
+    weights = reader.names((*at, "weights"), given.get("weights", []), None, "column")
     if plain.get("file"):
         try:
             find(plain["file"], reader.file.path.parent)
@@ -143,7 +147,8 @@ def read_entry(
             reader.problem((*at, "file"), error.message, error.hint)
     if len(reader.problems) > before:
         return None
-    whole: dict[str, Any] = {**plain, **columns, "scores": scores, "rows": rows, "where": where}
+    columns = {"weights": weights, "settings": settings, "where": where}
+    whole: dict[str, Any] = {**plain, **columns, "scores": scores, "rows": rows}
     return RecordedTable(str(at[-1]), **whole)
 
 
@@ -204,7 +209,6 @@ def from_json(data: Sequence[Mapping[str, Any]]) -> list[RecordedTable]:
                 **one,
                 "scores": {column: ScoreColumn(**value) for column, value in one["scores"].items()},
                 "weights": tuple(one["weights"]),
-                "settings": tuple(one["settings"]),
             }
         )
         for one in data
@@ -236,7 +240,7 @@ def _line(table: RecordedTable, row: Mapping[str, Any], place: str) -> RecordedL
     }
     printed = _cell(row, table.average, place) if table.average else ""
     weights = tuple(_number(row, column, place) for column in table.weights if _cell(row, column, place))
-    settings = {column: text for column in table.settings if (text := _cell(row, column, place))}
+    settings = {name: text for name, column in table.settings.items() if (text := _cell(row, column, place))}
     owners = what if isinstance(what, Mapping) else {}
     return RecordedLine(
         table.name,
@@ -256,8 +260,8 @@ def _line(table: RecordedTable, row: Mapping[str, Any], place: str) -> RecordedL
 
 
 def _name(method: str, weights: Sequence[float], settings: Mapping[str, str]) -> str:
-    detail = f"({', '.join(f'{key}={value}' for key, value in settings.items())})" if settings else ""
-    return f"{method}{detail} {'/'.join(f'{weight:g}' for weight in weights)}".strip()
+    detail = f" ({', '.join(f'{key} {value}' for key, value in settings.items())})" if settings else ""
+    return f"{method} {'/'.join(f'{weight:g}' for weight in weights)}".strip() + detail
 
 
 def _filled(template: str, row: Mapping[str, Any], place: str) -> str:

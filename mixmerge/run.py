@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, ExitStack
@@ -22,6 +21,7 @@ from .hookspecs import Pool
 from .plan import Decision, Plan, build, is_virtual
 from .recipe import Recipe
 from .registry import Registry
+from .results import tally
 from .store import Store
 from .types import Advice, Record, Step
 
@@ -100,9 +100,7 @@ def summary(plan: Plan, store: Store) -> Iterator[str]:
     advice = [read_advice(step, store).headline for step in plan.of_kind("advise") if store.record(step.id)]
     names = [part.name for part in found.parts for _ in plan.recipe.advise]
     yield from (f"{name}: {text}" for name, text in zip(names, advice, strict=True)) if names else advice
-    counts = Counter(doubt.kind for doubt in found.doubts)
-    if counts:
-        yield "in doubt: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    yield from (f"{what}: {count}" for what, count in tally(found))
 
 
 def _missing(plan: Plan, store: Store) -> list[Step]:

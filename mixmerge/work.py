@@ -252,10 +252,17 @@ def _record(job: Job) -> Outcome:
         if recorded.pin(path) != job.step.pins[file]:
             raise SourceError(f"{path} changed while it was read", hint="run the same command again")
     lines = [line for table in tables for line in recorded.read_lines(table, paths[table.file])]
+    by_name = {table.name: tuple(table.scores.values()) for table in tables}
     experiments = [dataclasses.asdict(one) for one in results.experiments(tables, lines, job.step.id)]
     doubts = [dataclasses.asdict(one) for one in results.audit(tables, lines)]
     write_json(job.out / "experiments.json", {"experiments": experiments, "doubts": doubts})
-    return {"lines": len(lines), "experiments": [one["name"] for one in experiments], "doubts": len(doubts)}
+    printed = {
+        "average": sum(line.average is not None for line in lines),
+        "change": sum(len(line.changes) for line in lines),
+        "count": sum(one.counted and one.task in line.values for line in lines for one in by_name[line.entry]),
+    }
+    names = [one["name"] for one in experiments]
+    return {"lines": len(lines), "printed": printed, "experiments": names, "doubts": len(doubts)}
 
 
 def _advise(job: Job) -> Outcome:

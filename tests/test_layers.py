@@ -26,6 +26,7 @@ ORDER = [
     "collect",
     "work",
     "run",
+    "versus",
     "display",
     "scoring",
     "doctor",

@@ -14,7 +14,9 @@ What stands for what, everywhere in a report:
 Winners are chosen on `choose_on` alone. Nothing here imports numpy before it is needed.
 """
 
-from .audit import audit
+from .across import Across, across
+from .audit import KINDS as DOUBTS
+from .audit import audit, tally
 from .experiments import Experiment, experiments
 from .layout import Cell, Column, Line, Series, SeriesPoint, Table, sweep_series, sweeps, table
 from .methods import MethodResult, best_mixture, holm, methods, winner_of
@@ -25,6 +27,7 @@ from .paired import (
     Comparison,
     compare,
     compare_average,
+    compare_rows,
     compare_unpaired,
     mcnemar,
 )
@@ -42,9 +45,11 @@ from .rows import (
 )
 
 __all__ = [
+    "DOUBTS",
     "EXPERTS",
     "NORMAL_FROM_SAMPLES",
     "RESAMPLES",
+    "Across",
     "Cell",
     "Column",
     "Comparison",
@@ -55,6 +60,7 @@ __all__ = [
     "Series",
     "SeriesPoint",
     "Table",
+    "across",
     "audit",
     "best_by_method",
     "best_expert",
@@ -62,6 +68,7 @@ __all__ = [
     "choose",
     "compare",
     "compare_average",
+    "compare_rows",
     "compare_unpaired",
     "experiments",
     "experts_of",
@@ -77,6 +84,7 @@ __all__ = [
     "sweep_series",
     "sweeps",
     "table",
+    "tally",
     "task_changes",
     "winner_of",
 ]

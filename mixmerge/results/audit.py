@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..recorded import RecordedLine, RecordedTable, ScoreColumn
-from ..types import Doubt
+from ..types import Doubt, Results
 
 AVERAGE_TOLERANCE = 0.05
 """Percent points that a printed average may be off: averages are printed with two decimals from scores with three or
@@ -56,6 +56,31 @@ def audit(tables: Sequence[RecordedTable], lines: Sequence[RecordedLine]) -> lis
             found += _against_source(line, tasks[line.entry], own)
     order = {line.place: number for number, line in enumerate(lines)}
     return sorted(found, key=lambda doubt: order[doubt.place])
+
+
+KINDS = {
+    "average": "printed averages that do not follow from their row",
+    "sign": "changes with the sign turned",
+    "reference": "changes against the experts of another table",
+    "change": "changes that follow from no experts' row",
+    "count": "scores that are k of n for no whole k",
+    "identical": "pairs of rows that are the same",
+    "quoted": "rows that quote a merge which is not there",
+    "source": "rows that differ from the file behind them",
+}
+"""What each kind of doubt is, in the plural, in the order of a report."""
+
+
+def tally(results: Results) -> list[tuple[str, str]]:
+    """What was doubted how often, in the order of KINDS: ("printed averages that …", "79 of 180")."""
+    printed = next((record.outcome["printed"] for record in results.records if "printed" in record.outcome), {})
+    of = {"average": "average", "sign": "change", "reference": "change", "change": "change", "count": "count"}
+    counts = {kind: sum(doubt.kind == kind for doubt in results.doubts) for kind in KINDS}
+    return [
+        (what, f"{counts[kind]:,} of {printed[of[kind]]:,}" if of.get(kind) in printed else f"{counts[kind]:,}")
+        for kind, what in KINDS.items()
+        if counts[kind]
+    ]
 
 
 def changes(line: RecordedLine, reference: RecordedLine, tasks: Mapping[str, _Task]) -> dict[str, float]:

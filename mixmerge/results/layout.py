@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..types import Model, Results, Row
-from .paired import RESAMPLES, Comparison, compare, compare_average, compare_unpaired
+from .paired import RESAMPLES, Comparison, compare, compare_average, compare_rows, compare_unpaired
 from .rows import (
     EXPERTS,
     base_name,
     best_by_method,
     experts_of,
+    find_row,
     finite,
     first_best,
     primary_metric,
@@ -240,8 +241,9 @@ def _mark_cells(results: Results, lines: list[Line], index: int, column: Column,
 
     def near(name: str) -> bool:
         pair = compare(results, name, best, column.task, metric=column.metric, resamples=resamples)
-        if pair is None and column.primary:
-            pair = compare_unpaired(results, name, best, [column.task])
+        if pair is None:
+            rows = [find_row(results.rows, one, column.task, column.metric) for one in (name, best)]
+            pair = compare_rows(rows[0], rows[1]) if rows[0] and rows[1] else None
         return pair is not None and not pair.decided
 
     near_best = {name for name, value in values.items() if value == values[best] or near(name)}

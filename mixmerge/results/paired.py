@@ -148,13 +148,29 @@ def compare_unpaired(
             noise[first.n] = noise.get(first.n, 0.0) + weight * math.hypot(first.stderr, second.stderr)
     if not noise:
         return None
-    normal, error = NormalDist(), math.hypot(*noise.values())
-    reach = normal.inv_cdf((1 + level) / 2) * error
-    p = 2 * normal.cdf(-abs(difference) / error) if error else float(difference == 0)
-    low, high = difference - reach, difference + reach
+    error = math.hypot(*noise.values())
+    low, high, p = _normal_interval(difference, error, level)
     return Comparison(
         a, b, "", "relative change", total, difference, low, high, p, level, paired=False, unknown=tuple(unknown)
     )
+
+
+def compare_rows(a: Row, b: Row, *, level: float = 0.95) -> Comparison | None:
+    """Two scores on one task, wherever they come from: a normal interval from both standard errors, the scores taken as
+    independent. In the metric's own unit, positive where `a` is better; None without standard errors."""
+    if a.stderr is None or b.stderr is None or not math.isfinite(a.value - b.value):
+        return None
+    difference = (1 if a.higher_is_better else -1) * (a.value - b.value)
+    low, high, p = _normal_interval(difference, math.hypot(a.stderr, b.stderr), level)
+    return Comparison(a.model, b.model, a.task, a.metric, min(a.n, b.n), difference, low, high, p, level, paired=False)
+
+
+def _normal_interval(difference: float, error: float, level: float) -> tuple[float, float, float]:
+    """(low, high, two-sided p) of a difference with that standard error."""
+    normal = NormalDist()
+    reach = normal.inv_cdf((1 + level) / 2) * error
+    p = 2 * normal.cdf(-abs(difference) / error) if error else float(difference == 0)
+    return difference - reach, difference + reach, p
 
 
 def mcnemar(a_samples: Sequence[float], b_samples: Sequence[float]) -> float:
