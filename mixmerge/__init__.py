@@ -39,10 +39,12 @@ from .types import (
     Record,
     Results,
     Row,
+    Sample,
     Score,
     Step,
     TensorStack,
     Trial,
+    Written,
 )
 
 __version__ = "0.1.0"
@@ -66,6 +68,7 @@ __all__ = [
     "Record",
     "Results",
     "Row",
+    "Sample",
     "SandboxError",
     "Score",
     "SourceError",
@@ -74,6 +77,7 @@ __all__ = [
     "StoreError",
     "TensorStack",
     "Trial",
+    "Written",
     "advisor",
     "checkpoint_merger",
     "diagnostic",

@@ -36,6 +36,7 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
         report_on=tuple(manifest["report_on"]),
         also_on=tuple(manifest["also_on"]),
         winners=manifest["winners"],
+        kept=tuple(manifest.get("kept", ())),
         records=_records(manifest, store),
         provenance={
             "recipe": manifest["text"],
@@ -181,7 +182,7 @@ def _measurements(manifest: Mapping[str, Any], store: Store) -> list[Measurement
     """With the models' names in place of their ids."""
     names = {entry["step"]: entry["name"] for entry in manifest["models"]}
     return [
-        Measurement(**{**data, "models": tuple(names.get(model, model) for model in data["models"])})
+        Measurement(**{**data, "models": tuple(names.get(model, model) for model in data["models"]), "record": step_id})
         for step_id in manifest["diagnoses"]
         if store.record(step_id)
         for data in read_json(store.path(step_id) / "measurements.json")

@@ -351,6 +351,7 @@ class _Builder:
             "text": self.recipe.text,
             "models": [_plain(asdict(model)) for model in self.models],
             "evaluations": [list(evaluation) for evaluation in self.evaluations],
+            "kept": list(self.exports),
             "diagnoses": [step.id for step in self.steps.values() if step.kind == "diagnose"],
             "datasets": dict(self.datasets),
             "contamination": {

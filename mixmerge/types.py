@@ -149,13 +149,14 @@ class Score:
 @dataclass(frozen=True)
 class Measurement:
     """One figure about weights, of one model or a pair: `metric` of `diagnostic` over the tensors of `group`,
-    such as "layer 3", "layers", "embeddings", "head", "norm" and "all"."""
+    such as "layer 3", "layers", "embeddings", "head", "norm" and "all". `record` is the step that measured it."""
 
     diagnostic: str
     metric: str
     group: str
     models: tuple[str, ...]
     value: float
+    record: str = ""
 
 
 @dataclass(frozen=True)
@@ -301,6 +302,36 @@ class Doubt:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What one model wrote for one sample: `value` is the sample's primary metric, `verdict` what a judge said beyond
+    it ("timeout"), "" for nothing. `record` is the step that scored it."""
+
+    model: str
+    text: str
+    value: float
+    verdict: str = ""
+    record: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a task with what several models wrote for it.
+
+    name    the document's own id, else its number
+    why     why this one is shown: "della 0.6/0.4 does better than mixed"
+    target  the reference, "" where there is none;  answers: in the order of the models
+    """
+
+    task: str
+    metric: str
+    name: str
+    why: str
+    prompt: str
+    target: str
+    answers: tuple[Written, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything an advisor or a reporter may look at: tidy rows, models, measurements, and where they come from.
 
@@ -314,6 +345,8 @@ class Results:
     parts                  the experiments of a recipe of recorded results, each with its own advice; such a recipe has
                            no rows beside theirs
     doubts                 what recorded figures do not support
+    samples                a few samples with what the models wrote; for reporters, as `advice`
+    kept                   names of the merges that are written, with their model cards
     """
 
     name: str
@@ -331,3 +364,5 @@ class Results:
     overlaps: Sequence[Overlap] = ()
     parts: Sequence[Results] = ()
     doubts: Sequence[Doubt] = ()
+    samples: Sequence[Sample] = ()
+    kept: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, gate, recorded, results, sources
+from . import checkpoint, gate, recorded, results, samples, sources
 from .card import write_card
 from .collect import collect, read_advice
 from .components import Component
@@ -282,7 +282,7 @@ def _report(job: Job) -> Outcome:
         parts = [dataclasses.replace(p, advice=advice[i * each : (i + 1) * each]) for i, p in enumerate(found.parts)]
         found = dataclasses.replace(found, parts=parts)
     else:
-        found = dataclasses.replace(found, advice=advice)
+        found = dataclasses.replace(found, advice=advice, samples=samples.side_by_side(found, job.store))
     files = job.component("reporter").function(found, job.out, **job.step.parameters)
     return {"files": [str(Path(file).relative_to(job.out)) for file in files]}
 

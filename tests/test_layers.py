@@ -23,6 +23,7 @@ ORDER = [
     "store",
     "results",
     "gate",
+    "samples",
     "collect",
     "work",
     "run",

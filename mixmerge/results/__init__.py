@@ -31,7 +31,7 @@ from .paired import (
     compare_unpaired,
     mcnemar,
 )
-from .pareto import pareto, task_changes
+from .pareto import front, pareto, task_changes
 from .rows import (
     EXPERTS,
     best_by_method,
@@ -73,6 +73,7 @@ __all__ = [
     "experiments",
     "experts_of",
     "find_row",
+    "front",
     "gain_kept",
     "holm",
     "mcnemar",

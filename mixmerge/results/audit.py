@@ -73,7 +73,9 @@ KINDS = {
 
 def tally(results: Results) -> list[tuple[str, str]]:
     """What was doubted how often, in the order of KINDS: ("printed averages that …", "79 of 180")."""
-    printed = next((record.outcome["printed"] for record in results.records if "printed" in record.outcome), {})
+    printed: Mapping[str, int] = next(
+        (record.outcome["printed"] for record in results.records if "printed" in record.outcome), {}
+    )
     of = {"average": "average", "sign": "change", "reference": "change", "change": "change", "count": "count"}
     counts = {kind: sum(doubt.kind == kind for doubt in results.doubts) for kind in KINDS}
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..types import Results
 from .rows import experts_of, find_row, reference_row, relative_change
@@ -15,7 +15,11 @@ def pareto(results: Results, tasks: Sequence[str]) -> tuple[str, ...]:
     Scores as they are, noise included: a model just outside the front may well belong to it. Models without a finite
     score on every task are left out, references too; () for no task. In the order of `results.models`.
     """
-    points = task_changes(results, tasks)
+    return front(task_changes(results, tasks))
+
+
+def front(points: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    """The names whose point no other equals in every coordinate and beats in one; higher is better, order kept."""
     return tuple(
         name
         for name, point in points.items()

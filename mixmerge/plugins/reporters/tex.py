@@ -9,7 +9,7 @@ from typing import Literal
 
 from mixmerge import Results, reporter
 
-from . import content, words
+from . import content, overview, words
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -44,10 +44,22 @@ def latex(
 ) -> Sequence[Path]:
     """`table.tex`: the main table, to \\input into a paper that loads booktabs.
 
+    Of recorded results each experiment has a file of its own, EXPERIMENT.tex, with its name behind the label.
+
     metrics   "primary" keeps the main metric of each task, "all" shows every one
     label     the table's \\label
     """
     out.mkdir(parents=True, exist_ok=True)
+    if results.parts:
+        folders = [overview.folder(part) for part in results.parts]
+        texts = [
+            _latex(part, content.sheet(part, primary_only=metrics == "primary"), f"{label}:{folder}")
+            for part, folder in zip(results.parts, folders, strict=True)
+        ]
+        paths = [out / f"{folder}.tex" for folder in folders]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text, encoding="utf-8")
+        return paths
     page = content.sheet(results, primary_only=metrics == "primary")
     path = out / "table.tex"
     path.write_text(_latex(results, page, label), encoding="utf-8")

@@ -37,11 +37,11 @@ def layer(group: str) -> int | None:
 
 @dataclass(frozen=True)
 class DiagnosticBlock:
-    """One metric: a line per model or pair, a value per part of the model."""
+    """One metric: a line per model or pair (its name, a value per part of the model, the record behind them)."""
 
     label: str
     gloss: str
-    lines: tuple[tuple[str, tuple[str, ...]], ...]
+    lines: tuple[tuple[str, tuple[str, ...], str], ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def _diagnostic_block(
         own = {one.group: one.value for one in of_metric if one.models == models}
         layers = [value for group, value in own.items() if layer(group) is not None]
         values = (*_spread(layers), *(words.significant(own[part]) if part in own else "–" for part in parts))
-        lines.append((pair(models), values))
+        record = next(one.record for one in of_metric if one.models == models)
+        lines.append((pair(models), values, record))
     label, gloss = _METRIC_WORDS.get(metric, (metric, ""))
     return DiagnosticBlock(label, gloss, tuple(lines))
 
