@@ -29,7 +29,7 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
     _require_asked_alike(asked)
     return Results(
         name=manifest["name"],
-        rows=rows,
+        rows=tuple(rows),
         models=models,
         measurements=_measurements(manifest, store),
         choose_on=tuple(manifest["choose_on"]),
@@ -73,7 +73,7 @@ def _recorded_part(one: Mapping[str, Any], manifest: Mapping[str, Any], whole: R
         Model(**{**model, "weights": tuple(model["weights"]), "experts": tuple(model["experts"])})
         for model in one["models"]
     ]
-    rows = [Row(**{**row, "samples": tuple(row["samples"])}) for row in one["rows"]]
+    rows = tuple(Row(**{**row, "samples": tuple(row["samples"])}) for row in one["rows"])
     scored = {row.task for row in rows}
     choose_on, report_on = (
         tuple(task for task in manifest[key] if task in scored) for key in ("choose_on", "report_on")

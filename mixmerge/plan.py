@@ -383,7 +383,7 @@ class _RecordedBuilder(_Builder):
         self.recorded = self.step(
             "record",
             "read recorded results",
-            content={"tables": _plain(recorded.to_json(entry.tables))},
+            content={"reader": recorded.VERSION, "tables": _plain(recorded.to_json(entry.tables))},
             pins={file: recorded.pin(path) for file, path in paths.items()},
         )
         # Where the files lie is no part of the step's identity, but its worker has to find them.

@@ -21,6 +21,9 @@ from .types import content_id
 
 DATA_FOLDER = "MIXMERGE_DATA"
 
+VERSION = "1"
+"""Of reading and auditing: a higher one reads recorded results again."""
+
 
 @dataclass(frozen=True)
 class ScoreColumn:

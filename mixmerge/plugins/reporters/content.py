@@ -188,7 +188,10 @@ def short_name(line: Line) -> str:
 
 def _detail(results: Results, line: Line) -> str:
     if line.model == EXPERTS:
-        return ", ".join(dict.fromkeys(f"{one.against} on {one.task}" for one in _own_tasks(results)))
+        own: dict[str, list[str]] = {}
+        for one in _own_tasks(results):
+            own.setdefault(one.against, []).append(one.task)
+        return "; ".join(f"{expert} on {words.listing(tasks)}" for expert, tasks in own.items())
     if line.kind == "merge":
         return words.settings(line.settings)
     return ""

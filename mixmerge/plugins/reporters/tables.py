@@ -230,8 +230,8 @@ def csv(results: Results, out: Path, /) -> Sequence[Path]:
 
     `methods.csv` has a line for each method of merging, its best merge compared with the best mixture. Where training
     data was compared with evaluation sets, `contamination.csv` has a line per dataset, set and rule. Of recorded
-    results `doubts.csv` lists what they do not support, and the others begin with the experiment. `settings` is JSON, `models`
-    joins the names with " × "; a missing number is empty.
+    results `doubts.csv` lists what they do not support, and the others begin with the experiment. `settings` is JSON,
+    `models` joins the names with " × "; a missing number is empty.
     """
     out.mkdir(parents=True, exist_ok=True)
     named = [((one.name,) if results.parts else (), one) for one in results.parts or (results,)]
