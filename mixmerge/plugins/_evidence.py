@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mixmerge import Model, Results
+from mixmerge import Measurement, Model, Results
 from mixmerge.results import (
     Comparison,
     best_expert,
@@ -75,24 +75,31 @@ def findings(results: Results, contest: Contest, correlated: float) -> Iterator[
 def _beforehand(results: Results, contest: Contest, correlated: float) -> str:
     """What the weights of the experts said before anything was merged or scored, and whether they were right."""
     experts = set(contest.merge.experts)
-    between: dict[tuple[str, ...], list[float]] = {}
-    for one in results.measurements:
-        pair = set(one.models)
-        if one.metric == "pearson" and one.group.startswith("layer ") and len(pair) == 2 and pair <= experts:
-            between.setdefault(tuple(sorted(pair)), []).append(one.value)
-    values = [sum(found) / len(found) for found in between.values()]
-    if not values or not math.isfinite(sum(values)):
+    mean = _correlation(one for one in results.measurements if one.diagnostic != "null" and {*one.models} <= experts)
+    if mean is None:
         return "beforehand the weights said nothing: the correlation of the experts' changes was not measured"
-    mean = sum(values) / len(values)
     forecast: Answer = "mix" if mean >= correlated else "merge"
     side = "at or above" if forecast == "mix" else "under"
+    same = _correlation(one for one in results.measurements if one.diagnostic == "null")
+    beside = f"; trainings of one task that differ in their seed alone, at {same:.2g}" if same is not None else ""
     said = (
         f"beforehand the weights said {forecast}, as the paper reads them: the experts' changes correlate at "
         f"{mean:.2g} (Pearson, mean of the layers), {side} the {correlated:g} from which they count as correlated"
+        f"{beside}"
     )
     if contest.answer == "undecided":
         return f"{said}; whether that is right, these scores do not say"
     return f"{said}; that was {'right' if forecast == contest.answer else 'wrong'}"
+
+
+def _correlation(measurements: Iterable[Measurement]) -> float | None:
+    """The mean over pairs of models of the mean over layers; None where none was measured."""
+    between: dict[tuple[str, ...], list[float]] = {}
+    for one in measurements:
+        if one.metric == "pearson" and one.group.startswith("layer ") and len(set(one.models)) == 2:
+            between.setdefault(tuple(sorted(one.models)), []).append(one.value)
+    values = [sum(found) / len(found) for found in between.values()]
+    return sum(values) / len(values) if values and math.isfinite(sum(values)) else None
 
 
 def _unpaired(contest: Contest) -> Iterator[Finding]:
