@@ -185,6 +185,14 @@ def test_large_tests_take_the_normal_limit() -> None:
     assert large == pytest.approx(small / math.sqrt(20), rel=0.7)
 
 
+def test_a_winner_without_scores_to_choose_by_has_no_optimism() -> None:
+    results = experiment({"mixed": 0.7, "ties-0": 0.6})
+    named = replace(results, winners={"merged": "ties-0"})
+    assert optimism(replace(named, choose_on=())) == ()
+    assert optimism(replace(named, rows=[row for row in results.rows if row.task != "dev"])) == ()
+    assert methods(replace(named, choose_on=())) == ()
+
+
 def test_the_mixture_shows_what_the_tasks_alone_make_of_it() -> None:
     results = experiment({"mixed": 0.7, "ties-0": 0.6, "ties-1": 0.5})
     found = optimism(results)[0]

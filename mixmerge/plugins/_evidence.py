@@ -139,7 +139,7 @@ def _optimism(results: Results, contest: Contest) -> Iterator[Finding]:
     if one is None or one.reported is None or set(results.choose_on) & set(contest.tasks):
         return
     text = f"{one.winner} has {one.chosen:+.1f} % on the tasks that chose it and {one.reported:+.1f} % here"
-    if one.expected is not None:
+    if one.expected is not None and one.candidates > 1:
         text = f"{text}; choosing the best of {one.candidates} flatters it there by {one.expected:.1f} points"
     if one.mixture:
         text = (

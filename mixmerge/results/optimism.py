@@ -56,7 +56,7 @@ def optimism(results: Results, *, resamples: int = RESAMPLES) -> tuple[Optimism,
 
 def _of_group(results: Results, group: str, resamples: int) -> Optimism | None:
     winner, tasks = winner_of(results, group), results.choose_on
-    if not winner:
+    if not tasks:
         return None
     experts = experts_of(results.models)
     candidates = [
@@ -64,6 +64,9 @@ def _of_group(results: Results, group: str, resamples: int) -> Optimism | None:
         for model in results.models
         if (model.kind, model.group) == ("merge", group) and all(find_row(results.rows, model.name, t) for t in tasks)
     ]
+
+    if winner not in candidates:
+        return None
 
     def score(name: str, on: Sequence[str]) -> float | None:
         scored = bool(on) and all(find_row(results.rows, name, task) for task in on)

@@ -631,14 +631,18 @@ def _chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def probe(page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What a browser of a phone's width makes of the page, measured in a frame of 400 px by a page around it."""
-    tmp_path = tmp_path_factory.mktemp("probe")
+    return _probe(page, tmp_path_factory.mktemp("probe"))
+
+
+def _probe(page: str, tmp_path: Path) -> dict[str, object]:
+    """What a browser of a phone's width makes of a page, measured in a frame of 400 px by a page around it, every fold
+    open."""
     # The page forbids scripts; the copy that is measured lets the one script in that measures.
     script = """<script>addEventListener("load", () => {
       const root = document.documentElement, links = [...document.querySelectorAll("td a[href^='#record-']")];
-      location.hash = links[0].getAttribute("href");
+      if (links.length) location.hash = links[0].getAttribute("href");
       setTimeout(() => {
-        const opened = document.querySelector(location.hash).getBoundingClientRect().height;
+        const opened = links.length ? document.querySelector(location.hash).getBoundingClientRect().height : 0;
         document.querySelectorAll("details").forEach(one => { one.open = true; });
         parent.postMessage(JSON.stringify({
         client: root.clientWidth, scroll: root.scrollWidth,
@@ -681,6 +685,27 @@ def test_page_fits_a_phone(probe: dict[str, object]) -> None:
     assert min(heights) > 100
     assert probe["requests"] == []
     assert probe["console"] == []
+
+
+@needs_browser
+def test_pages_of_recorded_results_fit_a_phone(results: Results, tmp_path: Path) -> None:
+    """With eight tasks, as the paper's tables have, and doubts with long names."""
+    tasks = {f"task {i} of summaries": task for i in range(4) for task in REPORT_ON} | {t: t for t in REPORT_ON}
+    rows = tuple(
+        replace(row, task=name, samples=())
+        for name, task in tasks.items()
+        for row in results.rows
+        if row.task == task and row.primary
+    )
+    part = replace(results, name="Base 1.5B (as run)", rows=rows, report_on=tuple(tasks), samples=(), kept=())
+    doubt = Doubt("source", "a_long_file_name_without_any_break.csv:3", "Base", "Table 5", "TIES 0.1/0.9", "off " * 40)
+    whole = replace(results, rows=(), models=(), advice=(), measurements=(), parts=(part,), doubts=(doubt,) * 3)
+    index, inner, *_ = reporters.html.function(whole, tmp_path, files=False)
+    for place, path in enumerate((index, inner)):
+        (tmp_path / f"probe{place}").mkdir()
+        found = _probe(path.read_text(encoding="utf-8"), tmp_path / f"probe{place}")
+        assert found["scroll"] == 400, found["wide"]
+        assert (found["loose"], found["requests"], found["console"]) == (0, [], [])
 
 
 @needs_browser

@@ -15,6 +15,7 @@ from .shapes import DASHES, EXPERT_COLOURS, FAINT, INK, MARKERS, METHOD_COLOURS,
 
 # More lines than this cannot be told apart.
 _MERGES_IN_FIGURE = 6
+_TASKS_IN_FIGURE = 4
 
 
 def all_figures(results: Results, page: content.Sheet) -> tuple[Figure, ...]:
@@ -49,7 +50,7 @@ def write(figures: Iterable[Figure], folder: Path) -> tuple[Path, ...]:
 def _gain_figure(results: Results, page: content.Sheet) -> list[Figure]:
     kept = merges.gains(results, page.lines)
     tasks = tuple(dict.fromkeys(task for one in kept for task, _, _ in one.shares))
-    if not kept:
+    if not 0 < len(tasks) <= _TASKS_IN_FIGURE:
         return []
     curves = []
     for index, task in enumerate(tasks):

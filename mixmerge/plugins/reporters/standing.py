@@ -168,7 +168,7 @@ def _flattery(one: Optimism) -> str:
     if one.reported is not None:
         text += f" and at {words.percent(one.reported)} on the tasks that compare"
     text += f": {_signed(one.reported - one.chosen, 1)} points. " if one.reported is not None else ". "
-    if one.expected is not None:
+    if one.expected is not None and one.candidates > 1:
         text += (
             f"Being the best of {one.candidates} flatters it by {words.number(one.expected, 1)} points where it was "
             "chosen (bootstrap of the choice). "
