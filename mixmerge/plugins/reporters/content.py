@@ -193,7 +193,8 @@ def _detail(results: Results, line: Line) -> str:
             own.setdefault(one.against, []).append(one.task)
         return "; ".join(f"{expert} on {words.listing(tasks)}" for expert, tasks in own.items())
     if line.kind == "merge":
-        return words.settings(line.settings)
+        settings = words.settings(line.settings)
+        return "" if f"({settings})" in line.model else settings
     return ""
 
 

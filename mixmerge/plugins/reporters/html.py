@@ -102,6 +102,8 @@ def render(results: Results, page: content.Sheet, shown: Sequence[Figure], title
 def legend(results: Results, page: content.Sheet) -> tuple[tuple[str, str], ...]:
     """What the marks of the main table mean: (mark, sentence)."""
     entries = [cell for line in page.lines for cell in line.cells if cell]
+    paired = any(row.samples for row in results.rows)
+    how, drawn = ("item by item", "items resampled") if paired else ("from both standard errors", "standard errors")
     found = [("↑ ↓", "higher or lower is better")]
     if any(entry.error for entry in entries):
         found.append(
@@ -115,7 +117,7 @@ def legend(results: Results, page: content.Sheet) -> tuple[tuple[str, str], ...]
     found.append(("bold", "the best single model of the column"))
     if any(entry.near and not entry.best for entry in entries):
         found.append(
-            ("†", "not clearly worse than the best: the 95 % interval of the difference, item by item, includes zero")
+            ("†", f"not clearly worse than the best: the 95 % interval of the difference, {how}, includes zero")
         )
     if any(line.line.winner for line in page.lines):
         found.append(("★", f"the merge that won on {words.listing(results.choose_on) or 'the tasks to choose on'}"))
@@ -123,7 +125,7 @@ def legend(results: Results, page: content.Sheet) -> tuple[tuple[str, str], ...]
         found.append(
             (
                 "average",
-                "mean change of the tasks that decide, by their main metrics, with its 95 % interval (items resampled)",
+                f"mean change of the tasks that decide, by their main metrics, with its 95 % interval ({drawn})",
             )
         )
     return tuple(found)

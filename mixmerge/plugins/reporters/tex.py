@@ -90,7 +90,7 @@ def _latex(results: Results, page: content.Sheet, label: str) -> str:
             lines.append(r"\midrule")
             kind = entries.line.kind
         lines.append(_latex_line(entries))
-    caption = tex(f"{results.name}. {content.summary(results)} {_latex_legend(page)}")
+    caption = tex(f"{results.name}. {content.summary(results)} {_latex_legend(results, page)}")
     return "\n".join(
         [*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", rf"\label{{{label}}}", r"\end{table}", ""]
     )
@@ -118,11 +118,12 @@ def _stacked(first: str, second: str) -> str:
     return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{first}\\{second}\end{{tabular}}" if second else first
 
 
-def _latex_legend(page: content.Sheet) -> str:
+def _latex_legend(results: Results, page: content.Sheet) -> str:
+    kind = "paired" if any(row.samples for row in results.rows) else "unpaired"
     sizes = [f"{head.task} n = {count}" for head, count in _sizes(page)]
     return (
         "± one standard error; in brackets the change against the best expert on that task, better is positive; "
-        "bold: best single model; †: not clearly worse than the best (95 % paired interval includes zero); "
+        f"bold: best single model; †: not clearly worse than the best (95 % {kind} interval includes zero); "
         f"★: the merge that won. {'; '.join(sizes)}."
     )
 
