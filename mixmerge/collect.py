@@ -135,8 +135,10 @@ def _licences(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Stor
         parts = [_licences(of[name], manifest, store) for name in ("base", *entry["experts"])]
         return {name: licence for part in parts for name, licence in part.items()}
     if not entry["train"]:
+        if store.record(entry["step"]) is None:
+            return {}
         inside = {one.name: one.licence for one in trained_on(entry["step"], store)}
-        return {entry["name"]: licence_of(entry["step"], store), **inside} if store.record(entry["step"]) else {}
+        return {entry["name"]: licence_of(entry["step"], store), **inside}
     record = store.record(entry["train"])
     names = {step: name for name, step in manifest["datasets"].items()}
     data = {names.get(step, step): licence for step, licence in record.outcome["licences"].items()} if record else {}
