@@ -7,34 +7,20 @@ through the task's extraction first, as it was when the task was run; `--sanitiz
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixmerge import SourceError
+from mixmerge.paths import beside
 from mixmerge.scoring import Request, Sample, Scored, attempts, tab_separated
 from mixmerge.sources import code2text
 from mixmerge.sources.files import read_file
 
-
-def _beside(name: str) -> Any:
-    """Another file of this folder; lm-eval imports these by their path, outside any package."""
-    full = f"mm_code2text_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-baselines = _beside("baselines")
-metrics = _beside("metrics")
-rows = _beside("rows")
+baselines = beside(__file__, "baselines")
+metrics = beside(__file__, "metrics")
+rows = beside(__file__, "rows")
 
 COMPARED = ("bleu4_codexglue", "chrfpp", "rouge_l", "meteor")
 """By which metrics a system is said to be below a baseline."""
