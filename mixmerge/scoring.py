@@ -213,13 +213,16 @@ def tab_separated(path: Path) -> list[tuple[str, str, str]]:
     if name.endswith((".json", ".jsonl", ".parquet")):
         return []
     found: list[tuple[str, str, str]] = []
-    with gzip.open(path, "rt", encoding="utf-8") if path.name.endswith(".gz") else path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not found and line.lstrip().startswith(("{", "[")):
-                return []
-            id, _, rest = line.strip().partition("\t")
-            if id:
-                found.append((f"{path}:{number}", id, rest.partition("\t")[0].strip()))
+    try:
+        with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not found and line.lstrip().startswith(("{", "[")):
+                    return []
+                id, _, rest = line.strip().partition("\t")
+                if id:
+                    found.append((f"{path}:{number}", id, rest.partition("\t")[0].strip()))
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read {path}: {error}", hint="is it whole, and UTF-8?") from error
     return found
 
 

@@ -385,6 +385,7 @@ def test_what_is_wrong_with_outputs_is_said_by_line(rows: Path, tmp_path: Path) 
         ([one, {"id": -1, "output": "b"}], "o.jsonl:2: no problem has the id '-1'"),
         ([one, {"id": "https://x/1", "output": "b"}], "o.jsonl:2: a second summary for the id 0"),
         ([one, {"id": 1}], "o.jsonl:2: there is no solution, completion or output"),
+        ([one, {"id": "", "output": "b"}], "o.jsonl:2: no problem has the id ''"),
         ([one, {"output": "b"}], "o.jsonl:2: there is no task_id"),
     ):
         with pytest.raises(SourceError) as error:
@@ -394,7 +395,10 @@ def test_what_is_wrong_with_outputs_is_said_by_line(rows: Path, tmp_path: Path) 
     gold = tmp_path / "gold.tsv"
     gold.write_text("0\ta\n1\tb\n0\tc\n")
     bare = write(tmp_path / "d.jsonl", [{"code": "x"}])
+    binary = tmp_path / "rows.bin"
+    binary.write_bytes(b"\xff\xfe\x00")
     for data, message in (
+        (binary, "cannot read"),
         (gold, f"{gold}:3: a second reference for the id 0"),
         (bare, "d.jsonl: row 0 has no docstring_tokens"),
     ):
