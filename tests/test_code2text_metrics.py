@@ -350,6 +350,17 @@ def test_recorded_summaries_from_the_command_line(data_dir: Path, tmp_path: Path
     assert set(again["references"]) == {"constant sentence"}  # the references' file holds no names
 
 
+def test_a_text_a_line(tmp_path: Path) -> None:
+    (tmp_path / "test.gold").write_text("returns a list\n[x] opens\nadds two numbers\n")
+    (tmp_path / "test.pred").write_text("returns a list\n\nadds\n")
+    found = score("mm_code2text_java", tmp_path / "test.pred", data=tmp_path / "test.gold")
+    assert (found.summary["n"], found.summary["rows"]) == (3, 3)
+    assert [found.file["eval"][str(row)][0]["output"] for row in range(3)] == ["returns a list", "", "adds"]
+    (tmp_path / "test.tsv").write_text("2\tadds\tmore\n1\n")
+    found = score("mm_code2text_java", tmp_path / "test.tsv", data=tmp_path / "test.gold")
+    assert {id: tries[0]["output"] for id, tries in found.file["eval"].items()} == {"2": "adds", "1": ""}
+
+
 def test_some_rows_by_their_own_ids_and_below_the_baselines(rows: Path, tmp_path: Path, mixmerge: Cli) -> None:
     outputs = write(tmp_path / "o.jsonl", [{"id": "https://x/2", "output": "nothing"}, {"id": "0", "output": "no"}])
     done = mixmerge("score", "mm_code2text_java", outputs, "--data", rows, "--json")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mixmerge import SourceError
-from mixmerge.scoring import Request, Sample, Scored, attempts, tab_separated
+from mixmerge.scoring import Request, Sample, Scored, attempts, text_lines
 from mixmerge.sources import code2text
 from mixmerge.sources.files import read_file
 
@@ -40,7 +40,7 @@ COMPARED = ("bleu4_codexglue", "chrfpp", "rouge_l", "meteor")
 """By which metrics a system is said to be below a baseline."""
 _FORMS = (
     "--data takes rows of CodeXGLUE with docstring_tokens and func_name (.jsonl, .jsonl.gz, .json, .parquet), "
-    "or ID<TAB>REFERENCE a line"
+    "or ID<TAB>REFERENCE a line, or a reference a line"
 )
 
 
@@ -120,10 +120,10 @@ def _result(summary: str, item: Mapping[str, Any]) -> dict[str, Any]:
 def _rows(data: Path | None, language: str) -> tuple[dict[str, Row], dict[str, str]]:
     """The rows of a file, or of the task's whole test set, by id; and other names of theirs, with their ids.
 
-    An id is a row's number, from 0, or what stands in the first column. A row's own `id` or `url` is another name of
+    An id is a row's number, from 0, or what stands before the tab. A row's own `id` or `url` is another name of
     it, unless that is the number of some row.
     """
-    if data is not None and (lines := tab_separated(data)):
+    if data is not None and (lines := text_lines(data)):
         return _columns(lines), {}
     found: dict[str, Row] = {}
     names: dict[str, str] = {}
