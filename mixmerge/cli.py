@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="SAMPLES",
         help="a .jsonl(.gz) with task_id and solution or completion, or with id and output; EvalPlus' "
-        "eval_results.json or folder; lm-eval's samples_TASK.jsonl; or ID<TAB>OUTPUT a line",
+        "eval_results.json or folder; lm-eval's samples_TASK.jsonl; or ID<TAB>OUTPUT, or an output, a line",
     )
     score.add_argument("--data", type=Path, metavar="FILE", help="the problems, instead of the task's own")
     score.add_argument(
