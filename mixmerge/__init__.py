@@ -28,6 +28,7 @@ from .store import progress
 from .types import (
     Advice,
     Checkpoint,
+    Dataset,
     Derivation,
     Document,
     Doubt,
@@ -54,6 +55,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Component",
+    "Dataset",
     "Derivation",
     "Document",
     "Doubt",

@@ -98,15 +98,19 @@ def _parser() -> argparse.ArgumentParser:
         "samples",
         type=Path,
         metavar="SAMPLES",
-        help="a .jsonl(.gz) with task_id and solution or completion, EvalPlus' eval_results.json or folder, or "
-        "lm-eval's samples_TASK.jsonl",
+        help="a .jsonl(.gz) with task_id and solution or completion, or with id and output; EvalPlus' "
+        "eval_results.json or folder; lm-eval's samples_TASK.jsonl; or ID<TAB>OUTPUT, or an output, a line",
     )
     score.add_argument("--data", type=Path, metavar="FILE", help="the problems, instead of the task's own")
     score.add_argument(
         "--out", type=Path, metavar="FILE", help="where results go (default: SAMPLES.eval_results.json, as EvalPlus)"
     )
     score.add_argument("--workers", type=_at_least_one, metavar="N", help="processes (default: one for each CPU)")
-    score.add_argument("--sanitize", action="store_true", help="take the program out of solutions and completions")
+    score.add_argument(
+        "--sanitize",
+        action="store_true",
+        help="take the program out of solutions and completions, the summary out of outputs",
+    )
     for one in (run, score):
         one.add_argument(
             "--require-isolation",

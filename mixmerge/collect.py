@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import gate, results
+from . import gate, licences, results
 from .errors import MixmergeError
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
-from .types import Advice, Doubt, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
+from .types import Advice, Dataset, Doubt, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
 
 
 def collect(manifest: Mapping[str, Any], store: Store) -> Results:
@@ -42,11 +42,12 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
             "recipe": manifest["text"],
             "recipe_file": manifest["file"],
             "versions": versions(),
-            "notes": _notes(manifest, store),
+            "notes": [*_notes(manifest, store), *_below_baselines(rows)],
             "contamination": manifest["contamination"]["policy"],
         },
         seed=manifest["seed"],
         overlaps=gate.overlaps(manifest, store),
+        datasets=_datasets(manifest, store),
     )
 
 
@@ -112,13 +113,47 @@ def decide(plan: Plan, store: Store) -> dict[str, Decision]:
     return decisions
 
 
+def trained_on(step_id: str, store: Store) -> tuple[Dataset, ...]:
+    """The data behind a model with the rows used of each: its own, and that of what it was made from."""
+    step, record = store.spec(step_id), store.record(step_id)
+    if step.kind == "source":  # where mixmerge made the model before, its card says what is in it
+        return tuple(Dataset(**one) for one in record.outcome.get("data", ())) if record else ()
+    parents = [parent for role in ("base", "start", "model", "experts") for parent in step.inputs.get(role, ())]
+    found = [one for parent in parents for one in trained_on(parent, store)]
+    mixture = store.record(step.inputs["mixture"][0]) if "mixture" in step.inputs else None
+    counts = mixture.outcome["counts"] if mixture else {}
+    found += [_dataset(store.spec(data), store, rows) for data, rows in counts.items()]
+    return tuple(dict.fromkeys(found))
+
+
+def _dataset(step: Step, store: Store, rows: int | None = None) -> Dataset:
+    record = store.record(step.id)
+    outcome = record.outcome if record else {}
+    source = str(outcome.get("source", step.content.get("source", "")))
+    name = step.name.removeprefix("load ")
+    return Dataset(name, source, str(outcome.get("licence", "")), outcome.get("rows", 0) if rows is None else rows)
+
+
+def licence_of(step_id: str, store: Store) -> str:
+    """The licence of a model that came from outside, or of the one that training and merging started from."""
+    step = store.spec(step_id)
+    for role in ("start", "model", "base"):
+        if step.kind != "source" and role in step.inputs:
+            return licence_of(step.inputs[role][0], store)
+    record = store.record(step_id)
+    return str(record.outcome.get("licence") or "") if record else ""
+
+
+def _datasets(manifest: Mapping[str, Any], store: Store) -> list[Dataset]:
+    """Every dataset that is loaded, under its name in this recipe."""
+    done = [(name, store.spec(step)) for name, step in manifest["datasets"].items() if store.record(step)]
+    return [replace(_dataset(step, store), name=name) for name, step in done]
+
+
 def _model(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Store) -> Model:
     record = store.record(entry["train"]) if entry["train"] else None
     names = {step: name for name, step in manifest["datasets"].items()}
     outcome = record.outcome if record else {}
-    licences = outcome.get("licences", {})
-    if not record and (source := store.record(entry["step"])):
-        licences = {entry["name"]: source.outcome.get("licence", "")}
     return Model(
         name=entry["name"],
         kind=entry["kind"],
@@ -133,8 +168,25 @@ def _model(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Store) 
             **outcome.get("figures", {}),
             **({"seconds": record.finished - record.started} if record and "seconds" not in outcome["figures"] else {}),
         },
-        licences={names.get(key, key): value for key, value in licences.items()},
+        licences=_licences(entry, manifest, store),
     )
+
+
+def _licences(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Store) -> dict[str, str]:
+    """Of a model's base and of all data in it, by name; a merge has its base's and its experts'."""
+    of = {model["name"]: model for model in manifest["models"]}
+    if entry["experts"]:
+        parts = [_licences(of[name], manifest, store) for name in ("base", *entry["experts"])]
+        return {name: licence for part in parts for name, licence in part.items()}
+    if not entry["train"]:
+        if store.record(entry["step"]) is None:
+            return {}
+        inside = {one.name: one.licence for one in trained_on(entry["step"], store)}
+        return {entry["name"]: licence_of(entry["step"], store), **inside}
+    record = store.record(entry["train"])
+    names = {step: name for name, step in manifest["datasets"].items()}
+    data = {names.get(step, step): licence for step, licence in record.outcome["licences"].items()} if record else {}
+    return {"base": licence_of(entry["step"], store), **data} if record else {}
 
 
 def _scores(step_id: str, store: Store) -> list[Score]:
@@ -178,6 +230,22 @@ def _require_asked_alike(asked: Mapping[str, Mapping[str, Mapping[str, str]]]) -
                 )
 
 
+def _below_baselines(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each task on which a model does not reach a trivial baseline by the metric that stands for it."""
+    notes = []
+    for task in dict.fromkeys(row.task for row in rows):
+        metric = results.primary_metric(rows, task)
+        scored = [row for row in rows if (row.task, row.metric) == (task, metric)]
+        sign = 1 if all(row.higher_is_better for row in scored) else -1
+        for baseline in (row for row in scored if row.kind == "reference"):
+            below = [row for row in scored if row.kind != "reference" and sign * row.value < sign * baseline.value]
+            if below:
+                named = ", ".join(f"{row.model} ({row.value:.2f})" for row in below[:5])
+                more = f" and {len(below) - 5} more" if len(below) > 5 else ""
+                notes.append(f"{task}: below {baseline.model} ({metric} {baseline.value:.2f}): {named}{more}")
+    return notes
+
+
 def _measurements(manifest: Mapping[str, Any], store: Store) -> list[Measurement]:
     """With the models' names in place of their ids."""
     names = {entry["step"]: entry["name"] for entry in manifest["models"]}
@@ -209,7 +277,23 @@ def _notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     for name, step_id in manifest["datasets"].items():
         if record := store.record(step_id):
             notes += [f"{name}: {note}" for note in record.outcome["notes"]]
-    return notes + gate.notes(manifest, store)
+    return notes + _remarks(manifest, store) + gate.notes(manifest, store)
+
+
+def _remarks(manifest: Mapping[str, Any], store: Store) -> list[str]:
+    """Licences that are non-commercial or not known, and which models they reach."""
+    found = []
+    for one in _datasets(manifest, store):
+        trained = [model["name"] for model in manifest["models"] if model["train"] and one.name in model["data"]]
+        if text := licences.remark(f"{one.name} ({one.source})", one.licence):
+            found.append(f"{text}; trained on it: {', '.join(trained)}, and through them every merge of these")
+    for model in manifest["models"]:
+        if not model["train"] and not model["experts"] and store.record(model["step"]):
+            name, inside = model["name"], trained_on(model["step"], store)
+            told = [licences.remark(f"the model {name}", licence_of(model["step"], store))]
+            told += [licences.remark(f"{one.name} ({one.source}), in the model {name},", one.licence) for one in inside]
+            found += [f"{text}; what is made from it inherits that" for text in told if text]
+    return found
 
 
 def read_advice(step: Step, store: Store) -> Advice:

@@ -261,12 +261,10 @@ class _Sections(Reader):
         if len(self.problems) > before:
             return None
         spec = sources.DataSpec(**given)
-        try:
-            sources.data_pins(spec)
-        except SourceError as error:
-            self.problem((*at, "source"), error.message, error.hint)
-            return None
-        return spec
+        problems = sources.check_data(spec)
+        for key, what, hint in problems:
+            self.problem((*at, key) if key in given else (*at, "source"), what, hint)
+        return None if problems else spec
 
     def experts_named(self) -> set[str]:
         """Every name that a merge lists under `experts`; `train` needs it to tell experts from mixtures."""

@@ -26,8 +26,8 @@ from .paths import tasks_folder
 Problem = TypeVar("Problem")
 ANSWERS = ("response", "output", "prediction", "answer", "text")
 _FORMS = (
-    "one JSON object a line with task_id and solution, completion or output; EvalPlus' eval_results.json or folder; "
-    "or lm-eval's samples_TASK.jsonl"
+    "one JSON object a line with task_id (or id) and solution, completion or output; EvalPlus' eval_results.json or "
+    "folder; lm-eval's samples_TASK.jsonl; or, in a file of another name, ID<TAB>OUTPUT a line, or an output a line"
 )
 
 
@@ -38,12 +38,14 @@ class Sample:
     place  where it stands, as FILE:LINE
     kind   "solution": to be scored as it stands; "completion": belongs after the prompt; "answer": what a model said,
            from which the task takes what counts
+    logged whether lm-eval logged it: the response as a model gave it to that task
     """
 
     place: str
     id: str
     text: str
     kind: Literal["solution", "completion", "answer"]
+    logged: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,32 @@ def _folder(path: Path) -> Iterator[Sample]:
             yield Sample(str(file), folder.name.replace("_", "/"), text, "solution")
 
 
+def text_lines(path: Path) -> list[tuple[str, str, str]]:
+    """(FILE:LINE, id, text) of each line of a file that is no JSON; nothing for one that is, or is named as such.
+
+    ID<TAB>TEXT is CodeXGLUE's form of outputs and references: of such a line the second column counts, without the
+    white space around it, or "" where there is none. Where no line has a tab, each is a text whose id is its number,
+    from 0.
+    """
+    if path.name.removesuffix(".gz").endswith((".json", ".jsonl", ".parquet")):
+        return []
+    try:
+        with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read {path}: {error}", hint="is it whole, and UTF-8?") from error
+    if next(filter(None, lines), "{").startswith(("{", "[")):
+        return []
+    if not any("\t" in line for line in lines):
+        return [(f"{path}:{number + 1}", str(number), line) for number, line in enumerate(lines)]
+    columns = [(f"{path}:{number}", line.split("\t")) for number, line in enumerate(lines, 1) if line]
+    return [(place, first, rest[0].strip() if rest else "") for place, (first, *rest) in columns]
+
+
 def _file(path: Path) -> Iterator[Sample]:
+    if found := text_lines(path):
+        yield from (Sample(place, id, text, "answer") for place, id, text in found)
+        return
     with gzip.open(path, "rt", encoding="utf-8") if path.name.endswith(".gz") else path.open(encoding="utf-8") as lines:
         if path.name.removesuffix(".gz").endswith(".json"):
             text = lines.read()
@@ -253,7 +280,7 @@ def _logged(row: Mapping[str, Any], place: str) -> Iterator[Sample]:
         raise SourceError(f"{place}: its doc has no id", hint="the log of another task? its docs need id or task_id")
     for answers in row["resps"]:
         for text in [answers] if isinstance(answers, str) else answers:
-            yield Sample(place, id, _string(text, place, "resps"), "answer")
+            yield Sample(place, id, _string(text, place, "resps"), "answer", logged=True)
 
 
 def _row(row: Mapping[str, Any], place: str) -> Sample:

@@ -44,12 +44,24 @@ class Derivation:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """Data that was trained on: its name in the recipe, where it came from, its licence as that states it ("unknown" or
+    "" where it states none), and how many rows were used (in Results: how many there are)."""
+
+    name: str
+    source: str
+    licence: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A model: stored in `path`, or derived from stored ones and written nowhere.
 
     `path` is a directory in the Hugging Face layout. For a derived checkpoint it is the base's, whose config,
     tokenizer and chat template it keeps. `id` names the weights: equal ids, equal weights.
-    `mixmerge.tensors(checkpoint)` streams the weights of either.
+    `mixmerge.tensors(checkpoint)` streams the weights of either. `licence` is that of the model that it is or started
+    from, `data` what it was trained on here, itself or through its experts.
     """
 
     name: str
@@ -57,6 +69,7 @@ class Checkpoint:
     id: str
     derivation: Derivation | None = None
     licence: str = ""
+    data: tuple[Dataset, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,6 +265,7 @@ class Model:
     method     "linear", "ties" …, "" for what is no merge;  weights: in the order of `experts`
     tasks      for an expert: the datasets it was trained on
     training   what the trainer returned (steps, tokens, loss, lr, …), {} for what was not trained here
+    licences   of its base and of all data in it, by name; those of a merge are its base's and its experts'
     """
 
     name: str
@@ -339,6 +353,7 @@ class Results:
     also_on                task names that are shown beside them and decide nothing
     winners                merge group to the name of the winning merge, chosen on `choose_on` alone
     advice                 filled in for reporters, empty for advisors
+    datasets               every dataset of the recipe that was trained on
     overlaps               every training dataset with every evaluation set whose documents could be had
     provenance             the recipe's name and text, versions, host, started, finished, notes (facts that a table
                            must carry, such as "near duplicates removed: 7")
@@ -362,6 +377,7 @@ class Results:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     overlaps: Sequence[Overlap] = ()
+    datasets: Sequence[Dataset] = ()
     parts: Sequence[Results] = ()
     doubts: Sequence[Doubt] = ()
     samples: Sequence[Sample] = ()

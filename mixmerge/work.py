@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from . import checkpoint, gate, recorded, results, samples, sources
-from .card import write_card
-from .collect import collect, read_advice
+from .card import write_card, write_training_card
+from .collect import collect, licence_of, read_advice, trained_on
 from .components import Component
 from .errors import MixmergeError, SourceError
 from .registry import Registry
@@ -62,9 +62,7 @@ def load_checkpoint(step_id: str, store: Store, registry: Registry) -> Checkpoin
     if record is None:
         raise MixmergeError(f"{step.name} ({step_id}) is not there", hint="run the recipe again")
     path = Path(record.outcome["path"]) if step.kind == "source" else store.path(step_id)
-    licences = record.outcome.get("licences", {}).values()
-    licence = record.outcome.get("licence") or ", ".join(sorted({licence for licence in licences if licence}))
-    return Checkpoint(name, path, step_id, licence=licence)
+    return Checkpoint(name, path, step_id, licence=licence_of(step_id, store), data=trained_on(step_id, store))
 
 
 def _derived(step: Step, name: str, store: Store, registry: Registry) -> Checkpoint:
@@ -86,7 +84,7 @@ def _derived(step: Step, name: str, store: Store, registry: Registry) -> Checkpo
         dict(step.parameters),
         component.files,
     )
-    return Checkpoint(name, base.path, step.id, derivation)
+    return Checkpoint(name, base.path, step.id, derivation, base.licence, trained_on(step.id, store))
 
 
 # -- one function per kind of step ------------------------------------------------------------------------------
@@ -102,6 +100,7 @@ def _source(job: Job) -> Outcome:
         "path": str(found.path.absolute()),
         "label": found.label,
         "licence": found.licence,
+        "data": [dict(one) for one in found.data],
         "pins": dict(found.pins),
         "bytes": layout.bytes,
         "parameters": sum(math.prod(layout.tensors[name].shape) for name in layout.names),
@@ -204,6 +203,9 @@ def _train(job: Job) -> Outcome:
     start = job.checkpoint("start")
     figures = job.component("trainer").function(start, data, job.out, job.step.seed, **job.step.parameters)
     checkpoint.check_aligned(start.path, {job.step.name: job.out})
+    how = (job.step.component, job.step.parameters, job.step.seed)
+    name = job.step.name.removeprefix("train ")
+    write_training_card(name, start, trained_on(job.step.id, job.store), how, job.out)
     return {"figures": dict(figures), "counts": dict(data.counts), "licences": dict(data.licences)}
 
 

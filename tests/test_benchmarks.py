@@ -51,3 +51,15 @@ def test_missing_data_is_said(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"no mbpp_plus/MbppPlus.jsonl.gz in {tmp_path}" in done.stderr
     assert "hint: --data DIR" in done.stderr
+
+
+def test_metrics_are_the_libraries_own(data_dir: Path) -> None:
+    script = SCRIPT.with_name("metrics.py")
+    options = ["--data", data_dir, "--samples", 60, "--repeat", 1, "--json"]
+    done = subprocess.run([sys.executable, str(script), *map(str, options)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["largest_difference"] < 1e-9
+    assert found["samples"] == 60
+    assert {"meteor", "chrfpp", "rouge_l", "bleu4_nltk"} <= set(found["differences"])
+    assert all(seconds > 0 for rounds in found["rounds"].values() for seconds in rounds)

@@ -13,6 +13,8 @@ PACKAGE = Path(mixmerge.__file__).parent
 ORDER = [
     "errors",
     "types",
+    "licences",
+    "card",
     "components",
     "hookspecs",
     "registry",
@@ -33,7 +35,7 @@ ORDER = [
     "doctor",
     "cli",
 ]
-LEAVES = {"checkpoint", "sources", "sandbox", "yamlfile", "paths", "card", "contamination"}
+LEAVES = {"checkpoint", "sources", "sandbox", "yamlfile", "paths", "contamination"}
 """Leaves may import `errors` and `types`, and be imported by anything above those."""
 PUBLIC = {"checkpoint", "sources", "sandbox", "results", "paths", "plugins"}
 """What plugins may import beside `mixmerge` itself."""

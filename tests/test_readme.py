@@ -69,8 +69,9 @@ def test_make_targets_exist() -> None:
 def test_samples_are_scored(data_dir: Path, tmp_path: Path) -> None:
     """Each `mixmerge score` as it is printed, on canonical solutions in the files that it names."""
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("mixmerge score")]
-    assert len(lines) == 3
-    for line in lines:
+    programs = [line for line in lines if "code2text" not in line]
+    assert len(programs) == 3
+    for line in programs:
         _, _, task, file, *_ = shlex.split(line, comments=True)
         name = "HumanEvalPlus" if "humaneval" in task else "MbppPlus"
         with gzip.open(next(data_dir.glob(f"*/{name}.jsonl.gz")), "rt", encoding="utf-8") as rows:
@@ -89,6 +90,27 @@ def test_samples_are_scored(data_dir: Path, tmp_path: Path) -> None:
             assert json.loads(done.stdout)["plus"] == {"k": 2, "pass@1": 1.0}
         else:
             assert "plus  2 of 2  pass@1 1.0000" in done.stdout
+
+
+def test_summaries_are_scored(data_dir: Path, tmp_path: Path) -> None:
+    """As it is printed, on the summaries of Codex that CodeXGLUE's evaluator scored 21.88."""
+    (line,) = [line for block in blocks("sh") for line in block.splitlines() if "mm_code2text" in line]
+    codex = data_dir / "generations" / "code2text" / "java" / "codex_10shot.output"
+    rows = [one.partition("\t") for one in codex.read_text(encoding="utf-8").splitlines()]
+    text = "".join(json.dumps({"id": int(id), "output": output}) + "\n" for id, _, output in rows)
+    (tmp_path / "summaries.jsonl").write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [str(BIN / "python"), "-m", *shlex.split(line, comments=True), "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "MIXMERGE_DATA": str(data_dir)},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert f"{found['metrics']['bleu4_codexglue']:.2f}" == "21.88"
+    low, high = found["intervals"]["bleu4_codexglue"]
+    assert low < 21.88 < high
 
 
 def sample(problem: dict[str, str], *, logged: bool) -> dict[str, object]:

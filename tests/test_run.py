@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import TOY
 
+from mixmerge.sources import resolve_model
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -204,3 +206,40 @@ def test_ray_gives_the_same_results(toy_recipe: Path, mixmerge: Cli, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert run(mixmerge, toy_recipe).returncode == 0
     assert rows(mixmerge, toy_recipe) == rows(mixmerge, toy_recipe, "--out", tmp_path / "ray")
+
+
+def test_licences_reach_every_card_and_the_report(toy_recipe: Path, mixmerge: Cli, tmp_path: Path) -> None:
+    edit(toy_recipe, "gen.jsonl, prompt", "gen.jsonl, licence: CC BY-NC 4.0, prompt")
+    done = run(mixmerge, toy_recipe, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    report = (Path(done.stdout.splitlines()[-1]) / "report.md").read_text()
+    table = report.split("## Data and licences")[1]
+    assert "| gen | " in table
+    assert "| 20 | gen\\_expert: 20, mixed: 20 | CC BY-NC 4.0 |" in table
+    assert "which is for non-commercial use; trained on it: gen\\_expert, mixed, and through them every merge" in report
+    assert "The licence of sum" in report
+    cards = {path.parent: path.read_text() for path in (tmp_path / "runs/store/steps").glob("*/out/README.md")}
+    trained = [text for text in cards.values() if "Trained by mixmerge" in text]
+    assert sum("CC BY-NC 4.0, which is for non-commercial use" in text for text in trained) == 2
+    assert sum("the licence of sum" in text for text in trained) == 2
+    assert len(trained) == 3
+    (kept,) = (tmp_path / "runs/toy/models").iterdir()
+    assert "gen (20 rows, CC BY-NC 4.0)" in (kept / "README.md").read_text()
+    # and on, into what another recipe makes of it
+    found = resolve_model(str(kept))
+    assert [(one["name"], one["licence"], one["rows"]) for one in found.data] == [
+        ("gen", "CC BY-NC 4.0", 20),
+        ("sum", "unknown", 20),
+    ]
+    toy_recipe.write_text(
+        f"base: {{model: {kept}}}\nmodels:\n  one: {{model: {kept}}}\n  two: {{model: {kept}}}\nmerge:\n  again:\n"
+        "    experts: [one, two]\n    weights: [0.5, 0.5]\n    method: linear\n    keep: all\n"
+        "eval: {evaluator: toy_eval, report_on: [gen_test]}\nreport: [markdown]\n"
+    )
+    done = run(mixmerge, toy_recipe, "--out", tmp_path / "more")
+    assert done.returncode == 0, done.stderr
+    (again,) = (tmp_path / "more/toy/models").iterdir()
+    assert "gen (" in (again / "README.md").read_text()
+    assert "is under CC BY-NC 4.0, which is for non-commercial use" in (again / "README.md").read_text()
+    report = (Path(done.stdout.splitlines()[-1]) / "report.md").read_text()
+    assert "in the model one, is under CC BY-NC 4.0" in report

@@ -9,8 +9,7 @@ from typing import Any
 
 from ..errors import SourceError
 from . import docstrings
-
-Scalar = str | int | float | bool | None
+from .spec import NAMES, Scalar
 
 
 def _first_paragraph(text: str) -> str | None:
@@ -32,29 +31,42 @@ class Template:
 
     def __init__(self, text: str) -> None:
         fields = [match for match in _FIELD.finditer(text) if match[1]]
-        self._text = text if fields else "{" + text + "}"
         self.columns = [match[1] for match in fields] or [text]
+        self._parts: list[tuple[str, str, str | None]] = [] if fields else [("", text, None)]
+        start = 0 if fields else len(text)
         for match in fields:
             if match[2] and match[2] not in CHANGES:
                 raise SourceError(
                     f"unknown change {match[2]!r} in {match[0]}", hint=f"allowed: {', '.join(sorted(CHANGES))}"
                 )
+            self._parts.append((_braces(text[start : match.start()]), match[1], match[2]))
+            start = match.end()
+        self._end = _braces(text[start:])
 
     def fill(self, row: Mapping[str, Any]) -> str | None:
-        """The text for one row; None when a column is empty or a change finds nothing to work on."""
-        lost = False
+        """The text for one row; None when every column is empty, or a change finds nothing to work on.
 
-        def value(match: re.Match[str]) -> str:
-            nonlocal lost
-            if not match[1]:
-                return match[0][0]
-            text = _text(row.get(match[1]))
-            changed = CHANGES[match[2]](text) if match[2] and text is not None else text
-            lost = lost or changed is None
-            return changed or ""
+        An empty column takes the white space before it along (after it, where nothing stands before), so that an
+        optional one leaves no blank lines.
+        """
+        filled, empty = "", 0
+        for literal, column, change in self._parts:
+            text = _text(row.get(column)) or ""
+            changed = CHANGES[change](text) if change and text else text
+            if changed is None:
+                return None
+            if empty and not filled:
+                literal = literal.lstrip()
+            blank = not changed.strip()
+            empty += blank
+            filled += literal.rstrip() if blank else literal + changed
+        if empty == len(self._parts):
+            return None
+        return filled + (self._end if filled else self._end.lstrip())
 
-        filled = _FIELD.sub(value, self._text)
-        return None if lost else filled
+
+def _braces(text: str) -> str:
+    return text.replace("{{", "{").replace("}}", "}")
 
 
 def _text(value: object) -> str | None:
@@ -70,7 +82,10 @@ ID_COLUMNS = ("task_id", "question_id", "problem_id", "instance_id")
 
 
 def source_name(source: str) -> str:
-    """What a source's own ids belong to: `hf:google-research-datasets/mbpp` and `data/mbpp.jsonl` are both `mbpp`."""
+    """What a source's own ids belong to: `hf:google-research-datasets/mbpp`, `data/mbpp.jsonl` and `mbpp:rows.json` are
+    all `mbpp`."""
+    if (name := source.partition(":")[0]) in NAMES:
+        return name
     return re.split(r"[/\\:]", source.rstrip("/\\"))[-1].partition(".")[0]
 
 

@@ -25,6 +25,7 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 RULES_VERSION = "1"
 MAX_CODE_CHARS = 600
@@ -77,15 +78,27 @@ def first_paragraph(docstring: str) -> str:
 
 
 def without_docstring(code: str) -> str | None:
-    """Python source of one function without its docstring; None when it does not parse, is no function, has nothing
-    left, or shares a line with its docstring."""
+    """Python source of one function without its docstring.
+
+    What this Python does not parse, such as Python 2, is read by parso, which takes any version. None when there is no
+    function, nothing else is left, or the docstring shares a line with code.
+    """
     code = textwrap.dedent(code)
+    tree = _parsed(code)
+    return _tolerantly(code) if tree is None else _strictly(code, tree)
+
+
+def _parsed(code: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
-            node = ast.parse(code).body[0]
-    except (SyntaxError, ValueError, IndexError):
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
         return None
+
+
+def _strictly(code: str, tree: ast.Module) -> str | None:
+    node = tree.body[0] if tree.body else None
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return None
     if ast.get_docstring(node, clean=False) is None:
@@ -100,13 +113,56 @@ def without_docstring(code: str) -> str | None:
     return "\n".join(lines[:start] + lines[end:])
 
 
+def _tolerantly(code: str) -> str | None:
+    """By the leaves of parso's tree, which are all there, in order, whatever does not parse."""
+    lines = code.split("\n")
+    leaves = _leaves(code)
+    if not _skip_header(leaves):
+        return None
+    leaf = first = next(leaves, None)
+    end = 0
+    while leaf and leaf.type == "string":
+        end, leaf = leaf.end_pos[0], next(leaves, None)
+    if not first or not leaf or leaf.value in ("ur", "UR"):  # a string of Python 2 alone comes as a name and a string
+        return None
+    if not end:
+        return code
+    start, column = first.start_pos
+    if leaf.type != "newline" or lines[start - 1][:column].strip() or not "".join(lines[end:]).strip():
+        return None
+    return "\n".join(lines[: start - 1] + lines[end:])
+
+
+def _leaves(code: str) -> Iterator[Any]:
+    import parso
+
+    leaf = parso.parse(code).get_first_leaf()
+    while leaf is not None:
+        if leaf.value:  # no marks of indentation, no end of the file
+            yield leaf
+        leaf = leaf.get_next_leaf()
+
+
+def _skip_header(leaves: Iterator[Any]) -> bool:
+    """Go past decorators, `def NAME(…):` and that line's end; False when this is no function, or all on one line."""
+    depth, keyword = 0, ""
+    for leaf in leaves:
+        depth += leaf.value in ("(", "[", "{")
+        depth -= leaf.value in (")", "]", "}")
+        if leaf.value == "\n" and not depth:
+            keyword = ""
+        elif not keyword or keyword == "async":
+            keyword = leaf.value
+        elif leaf.value == ":" and not depth:
+            after = next(leaves, None)
+            return keyword == "def" and after is not None and after.type == "newline"
+    return False
+
+
 def pairs_in(source: str, prefix: str) -> Iterator[Pair]:
     """The pairs of one module, by line; `prefix` starts their ids. A module that does not parse has none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
+    tree = _parsed(source)
+    if tree is None:
         return
     lines = source.split("\n")
     seen: set[str] = set()
@@ -119,7 +175,9 @@ def pairs_in(source: str, prefix: str) -> Iterator[Pair]:
         if not _is_summary(docstring, summary):
             continue
         segment = "\n".join(lines[node.lineno - 1 : node.end_lineno])
-        code = without_docstring(segment) if segment.isascii() else None
+        segment = textwrap.dedent(segment)
+        parsed = _parsed(segment) if segment.isascii() else None
+        code = _strictly(segment, parsed) if parsed else None
         if code is None or len(code) > MAX_CODE_CHARS or len([line for line in code.split("\n") if line.strip()]) < 3:
             continue
         seen.add(name)

@@ -31,7 +31,8 @@ def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
         if name.endswith(".parquet"):
             import pyarrow.parquet  # type: ignore[import-untyped]
 
-            yield from pyarrow.parquet.read_table(path).to_pylist()
+            for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
+                yield from batch.to_pylist()
         elif name.endswith(".csv"):
             with path.open(encoding="utf-8-sig", newline="") as file:
                 yield from csv.DictReader(file)

@@ -18,6 +18,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ..errors import SourceError
 from . import wheels
@@ -33,12 +36,14 @@ _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", 
 @dataclass(frozen=True)
 class ModelSource:
     """A model on this machine. `path` is a directory in the Hugging Face layout, `label` what tables call it,
-    `licence` as its publisher states it ("" where unknown), and `pins` what names exactly this model."""
+    `licence` as its publisher states it ("" where unknown), and `pins` what names exactly this model. `data` is what a
+    model that mixmerge made was trained on, by its card: `{"name", "source", "licence", "rows"}` each."""
 
     path: Path
     label: str
     licence: str
     pins: Mapping[str, str]
+    data: tuple[Mapping[str, Any], ...] = ()
 
 
 def resolve_model(source: str, *, revision: str | None = None, cache: Path | None = None) -> ModelSource:
@@ -57,7 +62,8 @@ def resolve_model(source: str, *, revision: str | None = None, cache: Path | Non
     if source.startswith("pypi:"):
         return _pypi(source, cache or cache_directory())
     path = _directory(source)
-    return ModelSource(path, path.resolve().name, "", _directory_pins(path))
+    licence, data = _card_facts(path)
+    return ModelSource(path, path.resolve().name, licence, _directory_pins(path), data)
 
 
 def model_pins(source: str, revision: str | None = None) -> Mapping[str, str]:
@@ -141,15 +147,36 @@ def _hub(source: str, revision: str | None) -> ModelSource:
             hint="check name and revision; a gated model needs `hf auth login`; without a network it must be in the "
             "hub's cache already",
         ) from error
-    return ModelSource(path, name.rsplit("/", 1)[-1], _card_licence(path), {"revision": path.name})
+    licence, data = _card_facts(path)
+    return ModelSource(path, name.rsplit("/", 1)[-1], licence, {"revision": path.name}, data)
 
 
-def _card_licence(path: Path) -> str:
+def _card_facts(path: Path) -> tuple[str, tuple[Mapping[str, Any], ...]]:
+    """(licence, data) of a model's card: `license`, or `license_name` where that is `other`; what mixmerge wrote of the
+    licence and the data of a model that it made. ("", ()) where a card says nothing, or cannot be read."""
     card = path / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-    line = re.search(r"^license:\s*(\S+)\s*$", front[1], re.MULTILINE) if front else None
-    return line[1] if line else ""
+    try:
+        found = yaml.safe_load(front[1]) if front else {}
+    except yaml.YAMLError:
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    ours = found.get("mixmerge")
+    ours = ours if isinstance(ours, dict) else {}
+    stated = str(found.get("license") or ours.get("licence") or "")
+    licence = str(found.get("license_name") or stated) if stated in ("", "other") else stated
+    data = ours.get("data")
+    return licence, tuple(filter(_is_dataset, data if isinstance(data, list) else ()))
+
+
+def _is_dataset(value: Any) -> bool:
+    kinds = {"name": str, "source": str, "licence": str, "rows": int}
+    return (
+        isinstance(value, dict)
+        and value.keys() == kinds.keys()
+        and all(isinstance(value[key], kind) for key, kind in kinds.items())
+    )
 
 
 # A file inside a wheel

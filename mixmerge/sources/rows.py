@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ..errors import SourceError
-from . import docstrings, installed, list_pipelines
-from .columns import Scalar, Template, matches, row_id, source_name
+from . import docstrings, installed, list_pipelines, named, shapes
+from .columns import Template, matches, row_id, source_name
 from .files import SUFFIXES, data_file, read_file
+from .hub import hub_rows
+from .spec import NAMES, DataSpec, SpecProblem, Table
 
 SCHEMES = ("hf:", "packages:", "python-stdlib:", "demo:", "path:")
-SCHEMES_HINT = f"a source is one of {', '.join(SCHEMES)} or a path that ends in {', '.join(SUFFIXES)}"
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """One entry of a recipe's `data:` section.
-
-    source    `hf:owner/name` (needs the hub or its cache); a path or `path:FILE` (.json .jsonl .jsonl.gz .parquet
-              .csv); `packages:NAME==VERSION,…` and `python-stdlib:` (function and docstring pairs);
-              `demo:list-pipelines`
-    prompt    a column, or a template that names columns in braces, such as "{code|without_docstring}\\n\\nSummary:";
-    answer    the same. `{{` and `}}` are braces. Columns that hold a list of strings are joined with blanks. Without
-              them the columns `prompt` and `completion` are taken. White space is kept as it is written
-    split     of the source; for a path it is ignored
-    subset    the hub's configuration name
-    revision  the hub's commit, tag or branch
-    where     keep the rows whose column equals the value, or is in the list
-    limit     the first N rows after a shuffle by the seed; a smaller limit gives a subset of a larger one
-    format    text: the prompt is a string; chat: the prompt is one user message, for the model's chat template
-    licence   as the report names it; the source's own when it is known and this is None
-
-    Columns of `packages:` and `python-stdlib:` are `prompt`, `completion`, `code`, `docstring` and `id`; of
-    `demo:list-pipelines` `prompt`, `completion` and `id`.
-    """
-
-    source: str
-    prompt: str | None = None
-    answer: str | None = None
-    split: str = "train"
-    subset: str | None = None
-    revision: str | None = None
-    where: Mapping[str, Scalar | Sequence[Scalar]] = field(default_factory=dict)
-    limit: int | None = None
-    format: Literal["text", "chat"] = "text"
-    licence: str | None = None
+SCHEMES_HINT = (
+    f"a source is one of {', '.join(NAMES)}, {', '.join(SCHEMES)} or a path that ends in {', '.join(SUFFIXES)}"
+)
 
 
 @dataclass(frozen=True)
@@ -66,48 +37,45 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Table:
-    """What a scheme gives: rows as they are, before columns are chosen."""
-
-    rows: Iterable[Mapping[str, Any]]
-    licence: str = "unknown"
-    notes: tuple[str, ...] = ()
-
-
 def load_rows(spec: DataSpec, seed: int) -> Rows:
     """The rows of one dataset, shuffled by `seed`; a row's place depends on the seed, its number and its id alone.
 
-    Raises SourceError for an unknown scheme, a column that is missing, a file that cannot be read, a package that is
-    missing or has another version, and when no rows are left.
+    Raises SourceError for what `check_data` finds, a column that is missing, a file that cannot be read, a set of the
+    hub that is not what was published, and when no rows are left.
     """
-    prompt, answer = Template(spec.prompt or "prompt"), Template(spec.answer or "completion")
+    for problem in _problems(spec):
+        raise SourceError(problem.message, hint=problem.hint)
+    table, prompt_text, answer_text = shapes.shaped(_load(spec), spec)
+    prompt, answer = Template(prompt_text), Template(answer_text)
     name = source_name(spec.source)
     needed = {*prompt.columns, *answer.columns, *spec.where}
-    table = _load(spec)
+    seen: dict[str, None] = {}
     kept: list[tuple[bytes, str, Mapping[str, Any]]] = []
     total = 0
     for number, row in enumerate(table.rows):
-        if number == 0:
-            _check_columns(spec, row, needed)
+        seen.update(dict.fromkeys(row))
         total += 1
         if all(matches(row.get(column), wanted) for column, wanted in spec.where.items()):
             id = row_id(row, name, number)
             place = hashlib.sha256(f"{seed}/{number}/{id}".encode()).digest()
             kept.append((place, id, {column: row.get(column) for column in needed}))
+    if total:
+        for problem in _columns_missing(spec, tuple(seen), needed):
+            raise SourceError(problem.message, hint=problem.hint)
     kept.sort(key=lambda entry: entry[0])
     rows: list[Mapping[str, Any]] = []
     skipped = 0
     for _, id, row in kept:
         if spec.limit is not None and len(rows) >= spec.limit:
             break
-        text, completion = prompt.fill(row), answer.fill(row)
+        given = row.get(prompt_text)
+        text, completion = given if isinstance(given, list) else prompt.fill(row), answer.fill(row)
         if text and completion and completion.strip():
             rows.append(_row(id, text, completion, spec.format))
         else:
             skipped += 1
     if not rows:
-        _raise_empty(spec, total, skipped)
+        _raise_empty(spec, total, skipped, table.notes)
     notes = list(table.notes)
     if skipped:
         notes.append(f"rows of {spec.source} left out because prompt or answer is empty or does not parse: {skipped}")
@@ -119,89 +87,145 @@ def data_pins(spec: DataSpec) -> Mapping[str, str]:
 
     The SHA-256 of a local file; the revision of a hub dataset ("main" where the recipe pins none: then a changed
     dataset is not noticed); the Python version and the version of the extraction rules for `packages:` and
-    `python-stdlib:`; the version of a generator. Raises SourceError as `load_rows` does, for what can be seen already.
+    `python-stdlib:`; the version of a generator, and of what a named set asks. Raises SourceError as `load_rows` does,
+    for what can be seen already.
     """
+    for problem in _problems(spec):
+        raise SourceError(problem.message, hint=problem.hint)
     scheme, rest = _scheme(spec.source)
     if scheme == "hf:":
         return {"revision": spec.revision or "main"}
     if scheme == "packages:":
-        requirements = _requirements(rest)
-        installed.check_installed(requirements)
         # Near duplicates of the standard library's functions are removed, so its version counts.
-        return {**dict(requirements), **_rules()}
+        return {**dict(_requirements(rest)), **_rules()}
     if scheme == "python-stdlib:":
         return _rules()
     if scheme == "demo:":
-        _check_demo(rest)
         return {"generator": list_pipelines.GENERATOR_VERSION}
+    if scheme in NAMES:
+        return named.pins(scheme, rest, spec)
     with data_file(rest).open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def check_data(spec: DataSpec) -> Sequence[SpecProblem]:
+    """Everything that is wrong with a spec, as far as it can be seen without a network and without reading much."""
+    found = list(_problems(spec))
+    return found if found else list(_peek(spec))
+
+
+def _problems(spec: DataSpec) -> Iterator[SpecProblem]:
+    yield from _caught("prompt", lambda: Template(spec.prompt or "prompt"))
+    yield from _caught("answer", lambda: Template(spec.answer or "completion"))
+    if spec.limit is not None and spec.limit < 1:
+        yield SpecProblem("limit", f"limit is {spec.limit}", "a number of rows, from 1")
+    try:
+        scheme, rest = _scheme(spec.source)
+    except SourceError as error:
+        yield SpecProblem("source", error.message, error.hint)
+        return
+    if spec.languages and scheme != "codexglue":
+        hint = "take it away, or write source: codexglue"
+        yield SpecProblem("languages", f"{spec.source} takes no languages, only codexglue does", hint)
+    if scheme in NAMES:
+        yield from named.problems(scheme, rest, spec)
+    elif scheme == "packages:":
+        yield from _caught("source", lambda: installed.check_installed(_requirements(rest)))
+    elif scheme == "python-stdlib:":
+        yield from _caught("split", lambda: _check_split(spec, ("train", *installed.STDLIB_SIZES)))
+    elif scheme == "demo:":
+        yield from _caught("source", lambda: _check_demo(rest))
+        yield from _caught("split", lambda: _check_split(spec, tuple(list_pipelines.SIZES)))
+    elif scheme == "path:":
+        yield from _caught("source", lambda: data_file(rest))
+
+
+def _caught(field: str, check: Callable[[], object]) -> Iterator[SpecProblem]:
+    try:
+        check()
+    except SourceError as error:
+        yield SpecProblem(field, error.message, error.hint)
+
+
+PEEK_ROWS = 1000
+
+
+def _peek(spec: DataSpec) -> Iterator[SpecProblem]:
+    """Columns that the first rows of a local file do not have."""
+    scheme, rest = _scheme(spec.source)
+    if scheme != "path:":
+        return
+    try:
+        rows = list(itertools.islice(read_file(data_file(rest)), PEEK_ROWS))
+        if not rows or shapes.conversation(rows[0], spec):
+            return
+    except SourceError as error:
+        yield SpecProblem("source", error.message, error.hint)
+        return
+    seen = tuple(dict.fromkeys(column for row in rows for column in row))
+    prompt, answer = map(Template, shapes.columns(rows[0], spec))
+    yield from _columns_missing(spec, seen, {*prompt.columns, *answer.columns, *spec.where})
 
 
 def _rules() -> dict[str, str]:
     return {"python": installed.python_version(), "docstring_rules": docstrings.RULES_VERSION}
 
 
-def _row(id: str, prompt: str, completion: str, format: str) -> Mapping[str, Any]:
-    messages = [{"role": "user", "content": prompt}]
-    return {"id": id, "prompt": messages if format == "chat" else prompt, "completion": completion}
+def _row(id: str, prompt: str | list[Any], completion: str, format: str) -> Mapping[str, Any]:
+    if format == "chat" and isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    return {"id": id, "prompt": prompt, "completion": completion}
 
 
 # Sources
 
 
 def _scheme(source: str) -> tuple[str, str]:
+    """(scheme, rest): one of SCHEMES, or one of NAMES with the place after its colon."""
     for scheme in SCHEMES:
         if source.startswith(scheme):
             return scheme, source.removeprefix(scheme)
+    name, _, place = source.partition(":")
+    if name in NAMES:
+        return name, place
     prefix = re.match(r"[A-Za-z][\w+-]+:", source)  # two characters or more, so that C:\ is a path
     if prefix or not source.lower().endswith(SUFFIXES):
-        close = difflib.get_close_matches(prefix[0], SCHEMES, 1) if prefix else []
-        meant = f"did you mean {close[0]}? " if close else ""
-        raise SourceError(f"unknown data source {source!r}", hint=meant + SCHEMES_HINT)
+        known = [*(scheme.removesuffix(":") for scheme in SCHEMES), *NAMES]
+        close = difflib.get_close_matches(name.lower(), known, 1)
+        meant = next((scheme for scheme in (*SCHEMES, *NAMES) if close and scheme.removesuffix(":") == close[0]), "")
+        raise SourceError(
+            f"unknown data source {source!r}", hint=f"{f'did you mean {meant}? ' if meant else ''}{SCHEMES_HINT}"
+        )
     return "path:", source
 
 
-def _load(spec: DataSpec) -> _Table:
+def _load(spec: DataSpec) -> Table:
     scheme, rest = _scheme(spec.source)
     if scheme == "hf:":
-        return _hub(rest, spec)
+        return Table(*hub_rows(rest, spec.subset, spec.split, spec.revision))
     if scheme == "packages:":
         return _packages(rest)
     if scheme == "python-stdlib:":
         return _stdlib(spec)
     if scheme == "demo:":
-        return _demo(rest, spec)
-    return _Table(read_file(data_file(rest)))
+        return _demo(spec)
+    if scheme in NAMES:
+        return named.LOADERS[scheme].load(rest, spec)
+    return Table(read_file(data_file(rest)))
 
 
-def _hub(name: str, spec: DataSpec) -> _Table:
-    import datasets
-
-    try:
-        dataset = datasets.load_dataset(name, spec.subset, split=spec.split, revision=spec.revision)
-    except Exception as error:  # datasets and huggingface_hub raise some twenty kinds, none of them ours
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise SourceError(
-            f"cannot load {spec.source} ({type(error).__name__}: {first})",
-            hint="check its name, subset, split and revision, and that the hub can be reached or holds it in its cache",
-        ) from error
-    return _Table(dataset, str(getattr(dataset.info, "license", "") or "unknown"))
-
-
-def _packages(text: str) -> _Table:
+def _packages(text: str) -> Table:
     requirements = _requirements(text)
     pairs, removed = installed.package_pairs(requirements)
     licence = ", ".join(f"{name}: {installed.package_licence(name)}" for name, _ in requirements)
-    return _Table([_pair(pair) for pair in pairs], licence, (_duplicates_note(removed),))
+    return Table([_pair(pair) for pair in pairs], licence, (_duplicates_note(removed),))
 
 
-def _stdlib(spec: DataSpec) -> _Table:
+def _stdlib(spec: DataSpec) -> Table:
     if spec.split == "train":
         pairs, removed = installed.stdlib_training_pairs()
-        return _Table([_pair(pair) for pair in pairs], installed.STDLIB_LICENCE, (_duplicates_note(removed),))
-    _check_split(spec, ("train", *installed.STDLIB_SIZES))
-    return _Table([_pair(pair) for pair in installed.stdlib_pairs(spec.split)], installed.STDLIB_LICENCE)
+        return Table([_pair(pair) for pair in pairs], installed.STDLIB_LICENCE, (_duplicates_note(removed),))
+    return Table([_pair(pair) for pair in installed.stdlib_pairs(spec.split)], installed.STDLIB_LICENCE)
 
 
 def _pair(pair: docstrings.Pair) -> Mapping[str, str]:
@@ -218,13 +242,11 @@ def _duplicates_note(removed: int) -> str:
     return f"near duplicates of the test set removed: {removed}"
 
 
-def _demo(name: str, spec: DataSpec) -> _Table:
-    _check_demo(name)
-    _check_split(spec, tuple(list_pipelines.SIZES))
+def _demo(spec: DataSpec) -> Table:
     found = list_pipelines.problems(spec.split)
     rows = [{"id": problem.id, "prompt": problem.prompt, "completion": problem.completion} for problem in found]
     note = "list-pipelines is a demonstration: generated problems, no benchmark of code generation"
-    return _Table(rows, list_pipelines.LICENCE, (note,))
+    return Table(rows, list_pipelines.LICENCE, (note,))
 
 
 def _check_demo(name: str) -> None:
@@ -252,19 +274,25 @@ def _requirements(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found.items()))
 
 
-def _check_columns(spec: DataSpec, row: Mapping[str, Any], needed: set[str]) -> None:
-    for column in sorted(needed):
-        if column not in row:
-            close = difflib.get_close_matches(column, list(row), 1)
-            meant = f"did you mean {close[0]!r}? " if close else ""
-            raise SourceError(
-                f"{spec.source} has no column {column!r}", hint=f"{meant}it has {', '.join(map(str, row))}"
-            )
+def _columns_missing(spec: DataSpec, columns: Sequence[str], needed: set[str]) -> Iterator[SpecProblem]:
+    for column in sorted(needed - {*columns}):
+        close = difflib.get_close_matches(column, columns, 1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        usual = "" if spec.prompt and spec.answer else f"; {shapes.SHAPES}"
+        hint = f"{meant}it has {', '.join(map(str, columns))}{usual}"
+        yield SpecProblem(_field_of(spec, column), f"{spec.source} has no column {column!r}", hint)
 
 
-def _raise_empty(spec: DataSpec, total: int, skipped: int) -> None:
+def _field_of(spec: DataSpec, column: str) -> str:
+    if column in spec.where:
+        return "where"
+    return next((key for key in ("prompt", "answer") if column in (getattr(spec, key) or "")), "source")
+
+
+def _raise_empty(spec: DataSpec, total: int, skipped: int, notes: Sequence[str]) -> None:
+    told = f" ({'; '.join(notes)})" if notes else ""
     if not total:
-        raise SourceError(f"{spec.source} has no rows", hint="check its split, and that the file is whole")
+        raise SourceError(f"{spec.source} has no rows{told}", hint="check its split, and that the file is whole")
     if skipped:
         raise SourceError(
             f"{spec.source}: prompt or answer is empty in all {skipped} rows that `where` keeps",

@@ -1,83 +1,51 @@
-"""CodeXGLUE's code-to-text (arXiv 2102.04664, section 3.8) as lm-eval tasks.
+"""CodeXGLUE's code-to-text as lm-eval tasks and for `mixmerge score`: see `rows` for what is asked, `metrics` for what
+is measured.
 
-Rows come from the hub, or from the folder that the environment variable MIXMERGE_DATA names:
-code2text/python/test.jsonl.gz, and valid.jsonl.gz for the functions to choose on. Where that one is missing, the first
-LOCAL_DEV of the shuffled test rows are for choosing and the test is the others, so that the two never overlap.
+All summaries of a task are measured together, in the task's filter; what lm-eval calls for each function and each
+resampling only reads what was measured.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from mixmerge import SourceError
-from mixmerge.sources import DataSpec, docstrings, load_rows
+from mixmerge.paths import beside
+from mixmerge.scoring import Request, Sample, Scored
+from mixmerge.sources import docstrings
 
-PROMPT = "{code|without_docstring}\n\nSummarise what this Python function does, in the words of its docstring:"
-"""What training rows of the recipes ask as well; a test compares them. It ends in no white space, since the end of a
-prompt decides how a model begins."""
-ANSWER = "{docstring|first_paragraph}"
-HUB = "google/code_x_glue_ct_code_to_text"
-DEV_ROWS, LOCAL_DEV = 500, 200
-SEED = 0  # of the shuffle: which rows are drawn must not depend on the experiment's seed
+baselines = beside(__file__, "baselines")
+metrics = beside(__file__, "metrics")
+rows = beside(__file__, "rows")
+scoring = beside(__file__, "score")
 
-
-def _stdlib_summary() -> Any:
-    """The metrics are those of the task mm_stdlib_summary; lm-eval imports these files by path, outside any package."""
-    name = "mm_stdlib_summary"
-    file = Path(__file__).parent.parent / name / "utils.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_utils", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+MEASURED = (
+    *("bleu4_codexglue", "bleu4_nltk", "bleu4_nltk_normalised", "bleu4_sacrebleu"),
+    *("chrfpp", "chrfpp_sentence", "chrfpp_sentence_normalised"),
+    *("rouge_l", "rouge_l_normalised", "meteor", "meteor_normalised"),
+)
+"""What the tasks report of each summary, and of `scoring.COMPARED` what trivial baselines reach, as METRIC@BASELINE;
+`mixmerge score` reports all of `metrics.METRICS`."""
 
 
-metrics = _stdlib_summary()
+# -- lm-eval ----------------------------------------------------------------------------------------------------
 
 
-def python(**_: Any) -> dict[str, Any]:
-    return _dataset("python", dev=False)
+def dataset(language: str, set: str, mode: str, meteor: bool = True, **_: Any) -> dict[str, Any]:
+    """The functions of a set as `test`, and those to choose on as `examples`, for few-shot prompts.
 
-
-def python_dev(**_: Any) -> dict[str, Any]:
-    return _dataset("python", dev=True)
-
-
-def _dataset(language: str, dev: bool) -> dict[str, Any]:
+    Raises SourceError, before anything is generated, where the rows are not to be had, or METEOR's WordNet is not and
+    the task's metadata do not say `meteor: false`.
+    """
     from datasets import Dataset
 
-    return {"test": Dataset.from_list([dict(row) for row in rows(language, dev)])}
-
-
-def rows(language: str, dev: bool) -> Sequence[Any]:
-    """`{"id", "prompt", "completion"}` of the test rows, or of those to choose on, in the order of a seeded shuffle."""
-    folder = os.environ.get("MIXMERGE_DATA")
-    local = f"code2text/{language}"
-    place = Path(folder or "", local)
-    try:
-        if not folder:
-            split, limit = ("validation", DEV_ROWS) if dev else ("test", None)
-            return load_rows(
-                DataSpec(f"hf:{HUB}", PROMPT, ANSWER, split=split, subset=language, limit=limit), SEED
-            ).rows
-        if (place / "valid.jsonl.gz").is_file():
-            file, limit = ("valid.jsonl.gz", DEV_ROWS) if dev else ("test.jsonl.gz", None)
-            return load_rows(DataSpec(str(place / file), PROMPT, ANSWER, limit=limit), SEED).rows
-        found = load_rows(DataSpec(str(place / "test.jsonl.gz"), PROMPT, ANSWER), SEED).rows
-        return found[:LOCAL_DEV] if dev else found[LOCAL_DEV:]
-    except SourceError as error:
-        hint = (
-            f"it comes from the hub (or its cache) as {HUB}, "
-            f"or from $MIXMERGE_DATA/{local}/test.jsonl.gz where that variable names a folder"
-        )
-        raise SourceError(error.message, hint=hint) from error
+    wanted = {"test": set, **({} if set == "dev" else {"examples": "dev"})}
+    found = {split: rows.documents(language, name, mode) for split, name in wanted.items()}
+    if meteor:
+        metrics.check_meteor()
+    return {split: Dataset.from_list([{**doc, "meteor": meteor} for doc in docs]) for split, docs in found.items()}
 
 
 def summary_of(response: str) -> str:
@@ -86,12 +54,62 @@ def summary_of(response: str) -> str:
     return docstrings.first_paragraph(text.strip().strip("\"'`"))
 
 
-def scores(doc: dict[str, str], results: Sequence[str]) -> dict[str, float]:
-    """ROUGE-L and BLEU-4 of the response, and of the constant sentence on the same function, all from 0 to 100."""
-    reference, summary = doc["completion"], summary_of(results[0])
-    return {
-        "rouge_l": metrics.rouge_l(reference, summary),
-        "bleu4": metrics.bleu4(reference, summary),
-        "rouge_l@constant sentence": metrics.rouge_l(reference, metrics.CONSTANT),
-        "bleu4@constant sentence": metrics.bleu4(reference, metrics.CONSTANT),
-    }
+def measure(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
+    """A filter of lm-eval: measure the first response to every doc, all together. Takes and gives one list for each
+    doc, with the `summary` that counts and, for each metric, what its aggregation takes."""
+    docs = list(docs)
+    references = tuple(doc["reference"] for doc in docs)
+    summaries = [summary_of(answers[0]) for answers in responses]
+    meteor = all(doc["meteor"] for doc in docs)
+    measured = _measure(references, summaries, meteor)
+    trivial = _trivial(references, tuple(doc["name"] for doc in docs), meteor)
+    return [
+        [
+            {
+                "summary": summary,
+                **{metric: measured[i][metric] for metric in MEASURED if metric in measured[i]},
+                **{
+                    f"{metric}@{name}": found[i][metric]
+                    for metric in scoring.COMPARED
+                    for name, found in trivial.items()
+                    if metric in found[i]
+                },
+            }
+        ]
+        for i, summary in enumerate(summaries)
+    ]
+
+
+@cache
+def _trivial(references: tuple[str, ...], names: tuple[str, ...], meteor: bool) -> Mapping[str, Any]:
+    """What the trivial baselines reach on the same functions, whatever the model: measured once for a whole sweep."""
+    return {name: _measure(references, summaries, meteor) for name, summaries in baselines.said(names).items()}
+
+
+def _measure(references: Sequence[str], summaries: Sequence[str], meteor: bool) -> Any:
+    """In this process: it may hold a model, which is nothing to fork."""
+    return metrics.measure(references, summaries, workers=1, meteor=meteor)
+
+
+def read(doc: Mapping[str, str], results: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What was measured of one function."""
+    return {name: value for name, value in results[0][0].items() if name != "summary"}
+
+
+def chrfpp(items: Sequence[Any]) -> float:
+    """chrF++ of the corpus, from the sums of its statistics."""
+    return float(metrics.aggregate("chrfpp", items))
+
+
+def bleu4_sacrebleu(items: Sequence[Any]) -> float:
+    """sacrebleu's BLEU of the corpus, from the sums of its statistics."""
+    return float(metrics.aggregate("bleu4_sacrebleu", items))
+
+
+# -- mixmerge score ---------------------------------------------------------------------------------------------
+
+
+def score(request: Request, samples: Sequence[Sample]) -> Scored:
+    """Score summaries that any system wrote; see `score.py`."""
+    found: Scored = scoring.score(request, samples, summary_of)
+    return found

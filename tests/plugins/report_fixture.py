@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mixmerge import Advice, Measurement, Model, Record, Results, Row, Sample, Step, Written
+from mixmerge import Advice, Dataset, Measurement, Model, Record, Results, Row, Sample, Step, Written
 from mixmerge.results import best_by_method, choose
 from mixmerge.types import Kind, content_id
 
@@ -90,6 +90,10 @@ def make_results() -> Results:
             ],
         },
         seed=SEED,
+        datasets=[
+            Dataset("gen", "demo:list-pipelines", "CC0-1.0", 240),
+            Dataset("sum", "codexglue", "C-UDA 1.0 | each", 320),
+        ],
         samples=[*_samples(rows, choose(rows, models, CHOOSE_ON)["merged"])],
         kept=(choose(rows, models, CHOOSE_ON)["merged"],),
     )

@@ -426,14 +426,14 @@ def test_the_folders_that_travel_are_found() -> None:
 
 
 def test_pins_cover_another_tasks_code_that_a_task_uses(tmp_path: Path) -> None:
-    """mm_code2text takes its metrics from mm_stdlib_summary."""
+    """mm_stdlib_summary takes its metrics from mm_code2text."""
     from mixmerge.paths import tasks_folder
 
     copy = Path(shutil.copytree(tasks_folder(), tmp_path / "tasks"))
-    before = tasks._content("mm_code2text_python", copy)
-    (copy / "mm_stdlib_summary" / "utils.py").open("a").write("\n# another metric\n")
-    after = tasks._content("mm_code2text_python", copy)
-    assert after["mm_code2text_python"] != before["mm_code2text_python"]
+    before = tasks._content("mm_stdlib_summary", copy)
+    (copy / "mm_code2text" / "metrics.py").open("a").write("\n# another metric\n")
+    after = tasks._content("mm_stdlib_summary", copy)
+    assert after["mm_stdlib_summary"] != before["mm_stdlib_summary"]
     assert tasks._content("mm_humaneval_plus", copy) == tasks._content("mm_humaneval_plus", tasks_folder())
 
 
@@ -461,13 +461,12 @@ def test_mbpps_train_split_is_found_in_mbpp_plus(data_dir: Path) -> None:
 import json, os
 from mixmerge.contamination import compare
 from mixmerge.plugins.lm_eval import contents
-from mixmerge.sources import DataSpec, load_rows
+from mixmerge.sources import DataSpec, load_rows, source_name
 
 documents = contents(["mm_mbpp_plus"])["mm_mbpp_plus"]
 assert not isinstance(documents, str), documents
-train = {"task_id": list(range(601, 975))}
-data = DataSpec(os.environ["MIXMERGE_DATA"] + "/mbpp/mbpp.jsonl", prompt="text", answer="code", where=train)
-hits = compare(load_rows(data, 0).rows, "mbpp", {"mm_mbpp_plus": documents})
+data = DataSpec("mbpp:" + os.environ["MIXMERGE_DATA"] + "/mbpp/mbpp.jsonl")
+hits = compare(load_rows(data, 0).rows, source_name(data.source), {"mm_mbpp_plus": documents})
 print(json.dumps([[hit.rule, [documents[place].id for place in hit.documents]] for hit in hits] + [len(documents)]))
 """
     env = {**os.environ, "MIXMERGE_DATA": str(data_dir)}

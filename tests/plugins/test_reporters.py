@@ -235,6 +235,22 @@ def test_references_warnings_and_notes_are_shown(page: str, results: Results) ->
     assert "too good" in " ".join(content.warnings(shared))
 
 
+def test_data_and_its_licences_are_shown(page: str, out: Path, results: Results) -> None:
+    assert origin.datasets(results)[0] == (
+        "gen",
+        "demo:list-pipelines",
+        "240",
+        "gen_expert: 240, mixed: 240",
+        "CC0-1.0",
+    )
+    section = page.split('id="datasets"')[1].split("</section>")[0]
+    assert "CC0-1.0" in section
+    assert "C-UDA 1.0 | each" in section
+    text = (out / "report.md").read_text().split("## Data and licences")[1]
+    assert "| sum | codexglue | 320 | sum\\_expert: 320, mixed: 320 | C-UDA 1.0 \\| each |" in text
+    assert "a merge inherits those of its base and of its experts" in text
+
+
 def test_recipe_and_names_cannot_inject_markup(page: str, results: Results, tmp_path: Path) -> None:
     assert "<script" not in page
     assert "&lt;script&gt;alert(&#34;not run&#34;)&lt;/script&gt;" in page
@@ -394,6 +410,7 @@ def test_what_is_kept_has_a_model_card_and_the_report_says_how_to_cite_it(
     assert f"({row.k} of {row.n})" in text
     assert "list pipelines is a demonstration, not a benchmark".capitalize() in text
     assert "| gen_expert | 0.5 | gen: 240 examples |" in text
+    assert "gen (demo:list-pipelines): CC0-1.0; sum (codexglue): C-UDA" in text
     assert "## How to cite" in text
     for told in (page, (out / "report.md").read_text(encoding="utf-8")):
         assert "@software{mixmerge_quickstart" in told

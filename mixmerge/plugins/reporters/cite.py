@@ -85,7 +85,10 @@ def file_name(name: str) -> str:
 
 def _card(results: Results, model: Model) -> str:
     experts = [one for one in results.models if {one.name, one.id} & set(model.experts)]
-    licences = dict.fromkeys(text for one in experts for text in one.licences.values() if text)
+    trained = {name for one in experts for name in one.data}
+    licences = [
+        f"{one.name} ({one.source}): {one.licence or 'not stated'}" for one in results.datasets if one.name in trained
+    ]
     front = {"library_name": "transformers", "tags": ["mixmerge", "merge", model.method]}
     names = words.listing([one.name for one in experts])
     tried = sum(one.group == model.group for one in results.models)
@@ -100,7 +103,7 @@ def _card(results: Results, model: Model) -> str:
         "## How it was made",
         _experts(model, experts),
         *([f"Settings: {settings}."] if settings else []),
-        f"Licences of the data, as their sources state them: {', '.join(licences) or 'not stated'}.",
+        f"Licences of the data, as their sources state them: {'; '.join(licences) or 'not stated'}.",
         "## Scores",
         _scores(results, model),
         f"± is one standard error over the test items. This merge was chosen out of {tried} on {chosen}.",

@@ -76,6 +76,8 @@ def render(results: Results, page: content.Sheet, shown: Sequence[Figure], title
             kept=merges.gains(results, page.lines),
             reading=[words.TERMS[key] for key in ("change", "l2_mean", "pearson")],
             models=[(model, *origin.setting_facts(model)) for model in results.models if model.kind != "merge"],
+            datasets=origin.datasets(results),
+            inherited=origin.INHERITED,
             overlaps=overlap.lines(results),
             overlap=overlap,
             facts=origin.facts(results),

@@ -10,6 +10,10 @@ from mixmerge import Model, Record, Results
 
 from . import words
 
+INHERITED = (
+    "Licences are as the sources state them; a merge inherits those of its base and of its experts. No legal advice."
+)
+
 
 def notes(results: Results) -> tuple[str, ...]:
     """Facts that a table must carry."""
@@ -145,6 +149,24 @@ def setting_facts(model: Model) -> tuple[str, str, str]:
     data = ", ".join(f"{name}: {words.plural(count, 'example')}" for name, count in model.data.items())
     training = ", ".join(_training_figure(name, value) for name, value in model.training.items())
     return data, training, "; ".join(f"{name}: {licence}" for name, licence in model.licences.items())
+
+
+def datasets(results: Results) -> list[tuple[str, str, str, str, str]]:
+    """(name, source, rows, used by, licence) of every dataset as text; merges use what their experts do."""
+    used = {
+        one.name: [(model, model.data[one.name]) for model in results.models if one.name in model.data]
+        for one in results.datasets
+    }
+    return [
+        (
+            one.name,
+            one.source,
+            f"{one.rows:,}",
+            ", ".join(f"{model.name}: {rows:,}" for model, rows in used[one.name]) or "–",
+            one.licence or "not stated",
+        )
+        for one in results.datasets
+    ]
 
 
 def _training_figure(name: str, value: float) -> str:

@@ -49,6 +49,7 @@ def markdown(results: Results, out: Path, /, *, images: bool = True) -> Sequence
         *_sweep(results),
         *_diagnostics(results),
         *_settings(results),
+        *_datasets(results),
         *_overlaps(results),
         *_provenance(results),
     ]
@@ -186,6 +187,14 @@ def _settings(results: Results) -> list[str]:
         if model.kind != "merge"
     ]
     return ["## Settings", _md_table(["model", "kind", "data", "training", "licences"], lines, left=5)] if lines else []
+
+
+def _datasets(results: Results) -> list[str]:
+    lines = [list(map(_md, line)) for line in origin.datasets(results)]
+    if not lines:
+        return []
+    table = _md_table(["data", "source", "rows", "rows used by", "licence"], lines, left=5)
+    return ["## Data and licences", f"{table}\n\n{origin.INHERITED}"]
 
 
 def _overlaps(results: Results) -> list[str]:
