@@ -25,7 +25,7 @@ from report_fixture import GEN, LAYERS, REPORT_ON, SUM, make_results
 from mixmerge import Advice, Doubt, Measurement, Model, Results, Row
 from mixmerge.components import Component
 from mixmerge.plugins import reporters
-from mixmerge.plugins.reporters import content, drawing, figures, merges, origin, words
+from mixmerge.plugins.reporters import content, drawing, figures, merges, origin, weights, words
 from mixmerge.plugins.reporters.tex import tex
 from mixmerge.results import best_expert, compare_average, find_row, gain_kept
 
@@ -281,6 +281,24 @@ def test_diagnostics_keep_embeddings_and_head_apart(page: str) -> None:
         "gen_expert × sum_expert",
     ):
         assert word in text.replace("\u200b", "")
+
+
+def test_types_of_tensors_stand_apart_and_rounding_is_said(results: Results, tmp_path: Path) -> None:
+    groups = ("all", "layer 0", "type mlp.up_proj", "type self_attn.q_proj", "tensor model.odd.weight")
+    measured = [Measurement("changed", "one_ulp", group, ("gen_expert",), 0.73) for group in groups]
+    measured += [Measurement("changed", "one_ulp", "all", ("sum_expert",), 0.2)]
+    measured += [Measurement("null", "pearson", "layer 0", ("gen_expert", "mixed"), 0.6)]
+    one = replace(results, measurements=measured)
+    assert weights.diagnostic_table(one).groups == ("layers, mean", "layers, lowest to highest", "whole model")
+    types = weights.type_table(one)
+    assert types.groups == ("mlp.up_proj", "self_attn.q_proj")
+    assert [block.label for block in types.blocks] == ["Of these, by one unit"]
+    (told,) = weights.rounding(one)
+    assert told.startswith("73 % of the weights of gen_expert that changed differ by one unit in the last place")
+    (index, *_) = reporters.html.function(one, tmp_path, files=False)
+    text = Page(index.read_text(encoding="utf-8")).text
+    assert "the other figures of it measure rounding" in text
+    assert "Pearson correlation, of two trainings of one task that differ in their seed alone" in text
 
 
 def test_a_report_without_advice_or_scores_still_stands(tmp_path: Path) -> None:

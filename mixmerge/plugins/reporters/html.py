@@ -70,6 +70,8 @@ def render(results: Results, page: content.Sheet, shown: Sequence[Figure], title
             sweep=merges.sweep(results),
             sweep_heads=merges.sweep_heads(results),
             diagnostics=weights.diagnostic_table(results),
+            types=weights.type_table(results),
+            rounding=weights.rounding(results),
             other_pairs=weights.diagnostic_table(results, merged_pairs=True),
             gain_tasks=content.compared_on(results),
             gained=merges.gained(results),

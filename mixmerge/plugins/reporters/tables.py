@@ -172,7 +172,8 @@ def _diagnostics(results: Results) -> list[str]:
     if not results.measurements:
         return []
     table = weights.diagnostic_table(results)
-    parts = ["## What happened to the weights"]
+    notes = [f"> **Note:** {_md(content.sentence(results, text))}" for text in weights.rounding(results)]
+    parts = ["## What happened to the weights", *notes]
     for one in table.blocks:
         lines = [[_md(name), *values] for name, values, _ in one.lines]
         heading = f"### {_md(one.label)}\n\n{_md(one.gloss)}".rstrip()
