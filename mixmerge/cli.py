@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         versus.add_argument(one, metavar=name, help=about)
     versus.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
     add("plugins", _plugins, "list the components of all plugins", js=True)
-    add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
+    tasks = add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
+    tasks.add_argument("--path", action="store_true", help="print their folder, for `lm_eval run --include_path`")
     show = add("show", _show, "say what a component does and takes, or what became of a step")
     show.add_argument("name", metavar="NAME|ID", help="such as ties, or a step's id")
     show.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
@@ -109,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument(
         "--sanitize",
         action="store_true",
-        help="take the program out of solutions and completions, the summary out of outputs",
+        help="score only the program in a solution or completion, or the summary in an output, not the talk around it",
     )
     for one in (run, score):
         one.add_argument(
@@ -213,6 +214,13 @@ def _check(arguments: argparse.Namespace) -> int:
     sources = [entry.source for entry in (recipe.base, *recipe.models.values())]
     if any(source.startswith("hf:") for source in (*sources, *(spec.source for spec in recipe.data.values()))):
         print("the hub is asked only when the recipe runs")
+    if recipe.advise and (
+        missing := [kind for kind in ("mixture", "merge") if kind not in {m.kind for m in plan.models}]
+    ):
+        hint = "train one, or name one under `models` with kind: mixture" if missing == ["mixture"] else "see `merge`"
+        print(
+            f"note: advice compares mixtures with merges, and the recipe has no {missing[0]}; {hint}", file=sys.stderr
+        )
     return 0
 
 
@@ -326,8 +334,12 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _tasks(arguments: argparse.Namespace) -> int:
+    from .paths import tasks_folder
     from .registry import Registry
 
+    if arguments.path:
+        print(tasks_folder())
+        return 0
     found = [
         {"name": name, "evaluator": component.name, "summary": summary}
         for component in Registry(arguments.plugins)
@@ -384,6 +396,16 @@ def _score(arguments: argparse.Namespace) -> int:
     from . import scoring
 
     _say_isolation(arguments)
+    path = arguments.out or scoring.results_file(arguments.samples)
+    writable = True
+    try:
+        scoring.require_writable(path)
+    except MixmergeError as error:
+        if arguments.out:
+            raise
+        writable = not arguments.samples.exists()  # then that is what is wrong
+        if not writable:
+            print(f"warning: results will only be printed: {error}", file=sys.stderr)
     scored = scoring.score(
         arguments.task,
         arguments.samples,
@@ -392,15 +414,12 @@ def _score(arguments: argparse.Namespace) -> int:
         sanitize=arguments.sanitize,
         progress=_counter("programs run"),
     )
-    path = arguments.out or scoring.results_file(arguments.samples)
-    try:
-        scoring.write_results(scored, path)
-        print(f"results: {path}", file=sys.stderr)
-    except MixmergeError as error:
-        if arguments.out:
-            raise
-        print(f"warning: {error}", file=sys.stderr)
-    print(json.dumps(scored.summary) if arguments.json else "\n".join(scored.lines))
+    print(json.dumps(scored.summary) if arguments.json else "\n".join(scored.lines), flush=True)
+    for note in scored.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if writable:
+        kept = scoring.write_results(scored, path)
+        print(f"results: {path}" + (f" (what was there is now {kept.name})" if kept else ""), file=sys.stderr)
     return 0
 
 

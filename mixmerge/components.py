@@ -63,6 +63,7 @@ class Component:
     files    mergers: given a Derivation, the files that belong beside its weights (name to text): a mergekit YAML
     speed    names of parameters that change how fast it goes and not what comes out; no part of a step's identity
     whole    mergers: needs whole checkpoints rather than one tensor at a time
+    plugin   the plugin that registered it; code: a digest of that plugin's source, "" where its version stands for it
     """
 
     kind: str
@@ -80,6 +81,13 @@ class Component:
     speed: tuple[str, ...] = ()
     whole: bool = False
     plugin: str = field(default="", compare=False)
+    code: str = field(default="", compare=False)
+
+    @property
+    def identity(self) -> str:
+        """What stands for the component in a step's id: its version, and its plugin's source where that is at hand to
+        be edited, such as "1+9f86d081884c"."""
+        return f"{self.version}+{self.code}" if self.code else self.version
 
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:

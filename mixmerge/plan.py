@@ -1,9 +1,9 @@
 """A recipe becomes a DAG of steps with content ids. Pure: it starts nothing and writes nothing.
 
-A step's id is a hash of its component's name and version, its validated parameters, its seed, the ids of its inputs
-and the pins of what comes from outside. Names are not in it, so renaming an expert trains nothing again. What can only
-be planned once merges have been scored (the next points of a search, the winners' scores on `report_on`) appears when
-`build` is called again with the `Decision`s so far.
+A step's id is a hash of its component's name and version (and source, where a plugin lies at hand to be edited), its
+validated parameters, its seed, the ids of its inputs and the pins of what comes from outside. Names are not in it, so
+renaming an expert trains nothing again. What can only be planned once merges have been scored (the next points of a
+search, the winners' scores on `report_on`) appears when `build` is called again with the `Decision`s so far.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class _Builder:
         body = {
             "kind": kind,
             "component": use.name if use else "",
-            "version": use.component.version if use else "",
+            "version": use.component.identity if use else "",
             "parameters": _plain(use.parameters) if use else {},
             "content": given.get("content", {}),
             "seed": given.get("seed", 0),
@@ -329,7 +329,7 @@ class _Builder:
     def measure(self, what: str, models: Sequence[PlannedModel]) -> None:
         if not models:
             return
-        diagnostics = [[use.name, use.component.version, _plain(use.parameters)] for use in self.recipe.diagnose]
+        diagnostics = [[use.name, use.component.identity, _plain(use.parameters)] for use in self.recipe.diagnose]
         inputs = {"base": (self.base,), "models": tuple(model.step for model in models)}
         self.step("diagnose", f"diagnose {what}", content={"diagnostics": diagnostics}, inputs=inputs)
 

@@ -58,11 +58,12 @@ class Reader:
                 self.problem(at, f"{dotted(at)} needs {key!r}", listed(allowed))
         return found
 
-    def value(self, at: At, value: Any, annotation: Any, default: Any) -> Any:
-        """`value` if it has the annotated type, else `default` after noting what is wrong."""
+    def value(self, at: At, value: Any, annotation: Any, default: Any, allowed: str = "") -> Any:
+        """`value` if it has the annotated type, else `default` after noting what is wrong; `allowed` in words, where
+        the type says too little."""
         parameter = Parameter(str(at[-1]), annotation, default)
         if wrong := parameter.problem(value):
-            self.problem(at, f"{dotted(at)}: {wrong}", f"allowed: {parameter.allowed}")
+            self.problem(at, f"{dotted(at)}: {wrong}", f"allowed: {allowed or parameter.allowed}")
             return default
         return value
 

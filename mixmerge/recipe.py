@@ -7,6 +7,7 @@ templating, no environment variables, no code.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,7 @@ from .reading import At, Reader, Use, describe, dotted, listed, name_and_paramet
 from .registry import Registry, suggest
 from .types import Kind
 
+TASKS = ("choose_on", "report_on", "also_on")
 SECTIONS = ("base", "seed", "data", "models", "train", "merge", "eval", "contamination", "diagnose", "advise", "report")
 RECORDED_SECTIONS = ("seed", "results", "eval", "advise", "report")
 """Of a recipe whose scores were recorded by others: nothing is trained, merged or scored."""
@@ -146,10 +148,12 @@ class _Sections(Reader):
             return self.recorded()
         self.sections = self.mapping((), self.file.data, SECTIONS, ["base"])
         self.seed: int = self.value(("seed",), self.sections.get("seed", 0), int, 0)
+        before = len(self.problems)
         base = self.model(("base",), self.sections.get("base", ""), "base", ["model", "revision"])
-        data = self.each("data", self.dataset)
         models = self.each("models", lambda at, entry, _: self.model(at, entry, "expert"))
-        self.fits(base, models)
+        if base.source and len(self.problems) == before:
+            self.fits(base, models)
+        data = self.each("data", self.dataset)
         self.trained = [name for name in self.section("train") if name != "defaults"]
         if both := sorted(set(models) & set(self.trained)):
             self.problem(("train", both[0]), f"{both[0]!r} is the name of a model already", "rename one of them")
@@ -223,7 +227,12 @@ class _Sections(Reader):
         found = ModelEntry(
             self.value((*at, "model"), given.get("model", ""), str, ""),
             self.value((*at, "revision"), given.get("revision"), str | None, None),
-            self.value((*at, "kind"), given.get("kind", kind), Literal["base", "expert", "mixture", "model"], kind),
+            self.value(
+                (*at, "kind"),
+                given.get("kind", kind),
+                Literal["expert", "mixture", "model"] if kind != "base" else Kind,
+                kind,
+            ),
             self.names((*at, "data"), given.get("data", []), None, "dataset"),
         )
         if found.source:
@@ -235,8 +244,6 @@ class _Sections(Reader):
 
     def fits(self, base: ModelEntry, models: Mapping[str, ModelEntry]) -> None:
         """Check what is on this machine already: whole, and aligned with the base."""
-        if self.problems:
-            return
         base_path = sources.local_directory(base.source)
         for at, entry in ((("base",), base), *((("models", name), entry) for name, entry in models.items())):
             path = sources.local_directory(entry.source)
@@ -257,7 +264,7 @@ class _Sections(Reader):
             self.problem(at, f"{dotted(at)} needs 'source'", "such as hf:OWNER/NAME or a path")
         hints = _hints(sources.DataSpec)
         for key, value in given.items():
-            self.value((*at, key), value, hints[key], None)
+            self.value((*at, key), value, hints[key], None, sources.ALLOWED.get(key, ""))
         if len(self.problems) > before:
             return None
         spec = sources.DataSpec(**given)
@@ -392,28 +399,25 @@ class _Sections(Reader):
 
     def evaluation(self, merge: Mapping[str, Any]) -> EvalEntry | None:
         at = ("eval",)
-        allowed = ["evaluator", "choose_on", "report_on", "also_on", "allow_overlap"]
         before = len(self.problems)
-        given = self.mapping(at, self.sections["eval"], allowed)
-        evaluator = self.use("evaluator", (*at, "evaluator"), given.get("evaluator", "lm_eval"))
-        choose = self.names((*at, "choose_on"), given.get("choose_on", []), None, "task")
-        report = self.names((*at, "report_on"), given.get("report_on", []), None, "task")
-        also = self.names((*at, "also_on"), given.get("also_on", []), None, "task")
-        if len(self.problems) > before:
-            return None
-        if not choose and not report:
+        given = self.mapping(at, self.sections["eval"], ["evaluator", *TASKS, "allow_overlap"])
+        named = given.get("evaluator", "lm_eval")
+        evaluator = self.use("evaluator", (*at, "evaluator"), named)
+        tasks = {key: self.names((*at, key), given.get(key, []), None, "task") for key in TASKS}
+        choose, report = tasks["choose_on"], tasks["report_on"]
+        if not choose and not report and not any(given.get(key) for key in TASKS[:2]):
             self.problem(at, "eval names no task", "list tasks under `choose_on` and `report_on`; see `mixmerge tasks`")
         if not choose and any(math.prod(map(len, entry.space.values())) > 1 for entry in merge.values() if entry):
             self.problem(at, "eval has no choose_on, but a sweep has to be chosen from", "list tasks under `choose_on`")
-        if evaluator is None or len(self.problems) > before:
-            return None
-        tasks_of = {"choose_on": choose, "report_on": report, "also_on": also}
-        pins = {key: self.pins((*at, key), evaluator, tasks) for key, tasks in tasks_of.items()}
+        judge = evaluator or self.meant("evaluator", named)
+        pins = {key: self.pins((*at, key), judge, tasks[key]) for key in TASKS}
         expanded = {key: tuple(task for task in found if not task.startswith(":")) for key, found in pins.items()}
         overlap = sorted(set(expanded["choose_on"]) & set(expanded["report_on"]))
         if overlap and not self.value((*at, "allow_overlap"), given.get("allow_overlap", False), bool, False):
             hint = "choose on other tasks (such as a _dev split), or say `allow_overlap: true`"
             self.problem((*at, "report_on"), f"{overlap[0]!r} is in choose_on and in report_on", hint)
+        if evaluator is None or len(self.problems) > before:
+            return None
         return EvalEntry(evaluator, **expanded, pins=pins)
 
     def gate(self) -> GateEntry:
@@ -440,15 +444,28 @@ class _Sections(Reader):
         what = f"evaluator {evaluation.evaluator.name!r} cannot say what its tasks hold, so nothing can {gate.policy}"
         self.problem(("contamination",), what, "write contamination: warn, or give the evaluator a `contents=`")
 
-    def pins(self, at: At, evaluator: Use, tasks: tuple[str, ...]) -> Mapping[str, str]:
+    def meant(self, kind: str, value: Any) -> Use | None:
+        """The component that a misspelt name probably means, so that what depends on it is checked all the same."""
+        name, given = name_and_parameters(value)
+        close = difflib.get_close_matches(name or "", self.registry.names(kind), 1)
+        if not close:
+            return None
+        component = self.registry.get(kind, close[0])
+        known = {key: value for key, value in given.items() if key in component.parameters}
+        return None if component.problems(known) else Use(component, component.complete(known))
+
+    def pins(self, at: At, evaluator: Use | None, tasks: tuple[str, ...]) -> Mapping[str, str]:
         """What each task consists of, groups expanded; the names alone where the evaluator cannot say."""
-        if not tasks or evaluator.component.pins is None:
+        if not tasks or evaluator is None or evaluator.component.pins is None:
             return dict.fromkeys(tasks, "")
-        try:
-            return evaluator.component.pins(tasks, evaluator.parameters)
-        except SourceError as error:
-            self.problem(at, error.message, error.hint)
-            return {}
+        found: dict[str, str] = {}
+        for index, task in enumerate(tasks):
+            try:
+                found |= evaluator.component.pins((task,), evaluator.parameters)
+            except SourceError as error:
+                self.problem((*at, index), error.message, error.hint)
+                found[task] = ""
+        return found
 
 
 def _hints(cls: type) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Built-ins register through mixmerge's own entry points, so there is no special c
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -43,17 +44,18 @@ class Registry:
         self._manager = pluggy.PluginManager("mixmerge")
         self._manager.add_hookspecs(hookspecs)
         self._components: dict[tuple[str, str], Component] = {}
+        self._code: dict[str, str] = {}
         blocked = {plugin.removeprefix("no:") for plugin in plugins if plugin.startswith("no:")}
         names = []
         for entry in sorted(importlib.metadata.entry_points(group="mixmerge"), key=lambda entry: entry.name):
             names.append(entry.name)
             if entry.name not in blocked:
-                self._register(entry.name, _import(entry.name, entry.load))
+                self._register(entry.name, _import(entry.name, entry.load), edited=_lies_at_hand(entry))
         if unknown := sorted(blocked - set(names)):
             raise PluginError(f"no plugin is called {unknown[0]!r}", hint=suggest(unknown[0], names))
         for plugin in plugins:
             if not plugin.startswith("no:"):
-                self._register(plugin, _import(plugin, partial(_load, plugin)))
+                self._register(plugin, _import(plugin, partial(_load, plugin)), edited=True)
         self._collect()
 
     @property
@@ -74,7 +76,9 @@ class Registry:
     def __iter__(self) -> Iterator[Component]:
         return iter(sorted(self._components.values(), key=lambda c: (KINDS.index(c.kind), c.name)))
 
-    def _register(self, plugin: str, module: ModuleType) -> None:
+    def _register(self, plugin: str, module: ModuleType, *, edited: bool) -> None:
+        """`edited`: whether its source may change while its version stays, and so decides with it what a step is."""
+        self._code[plugin] = _digest(module) if edited else ""
         try:
             self._manager.register(module, name=plugin)
             self._manager.check_pending()
@@ -106,11 +110,31 @@ class Registry:
                 hint=f"rename it, or leave the other out with -p no:{taken.plugin}",
             )
         object.__setattr__(component, "plugin", plugin)
+        object.__setattr__(component, "code", self._code[plugin])
         self._components[kind, component.name] = component
 
 
 def _marked(module: ModuleType) -> list[str]:
     return [name for name, value in vars(module).items() if hasattr(value, "mixmerge_impl")]
+
+
+def _lies_at_hand(entry: importlib.metadata.EntryPoint) -> bool:
+    """Whether a plugin was installed from a folder (PEP 610) rather than from an index. Not so ours."""
+    if entry.dist is None or entry.dist.name == "mixmerge":
+        return False
+    return entry.dist.read_text("direct_url.json") is not None
+
+
+def _digest(module: ModuleType) -> str:
+    """Of a plugin's file, or of every .py of the package that it is in."""
+    top = sys.modules.get(module.__name__.partition(".")[0], module)
+    file = Path(top.__file__ or "")
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    digest = hashlib.sha256()
+    for one in filter(Path.is_file, files):
+        digest.update(one.relative_to(file.parent).as_posix().encode() + b"\0" if len(files) > 1 else b"")
+        digest.update(one.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _import(plugin: str, load: Any) -> ModuleType:

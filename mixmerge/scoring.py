@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,11 +64,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Scored:
-    """`summary` is what `--json` prints, `lines` what is printed without, `file` what is kept beside the samples."""
+    """`summary` is what `--json` prints, `lines` what is printed without, `file` what is kept beside the samples;
+    `notes` are what a user should look at, for standard error."""
 
     summary: Mapping[str, Any]
     lines: Sequence[str]
     file: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
 
 def score(
@@ -83,7 +86,8 @@ def score(
     file and line, before anything is executed) or the data."""
     config, function = _scorer(task)
     if data is not None and not data.is_file():
-        raise SourceError(f"there is no file {data}", hint="--data takes a file with the task's problems")
+        what = f"{data} is a folder" if data.is_dir() else f"there is no file {data}"
+        raise SourceError(what, hint="--data takes a file with the task's problems")
     given = read_samples(samples)
     return function(Request(task, config, data, workers, sanitize, progress), given)
 
@@ -118,17 +122,34 @@ def results_file(samples: Path) -> Path:
     return samples.with_name(f"{samples.name}.eval_results.json")
 
 
-def write_results(scored: Scored, path: Path) -> None:
-    """Write EvalPlus' result format; what was there is kept as PATH.bak. SourceError when it cannot be written."""
+def require_writable(path: Path) -> None:
+    """Raise SourceError when results cannot be written to `path`: before the work, not after it."""
+    try:
+        if path.is_dir():
+            raise SourceError(f"{path} is a folder", hint="--out takes a file")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def write_results(scored: Scored, path: Path) -> Path | None:
+    """Write EvalPlus' result format. What was there is kept as PATH.bak, which is returned. SourceError when it cannot
+    be written."""
     content = {"date": datetime.now().strftime("%Y-%m-%d %H:%M"), **scored.file}
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new, old = path.with_name(f".{path.name}.{os.getpid()}"), path.with_name(f"{path.name}.bak")
     try:
         new.write_text(json.dumps(content, ensure_ascii=False, default=str), encoding="utf-8")
-        if path.exists():
-            path.replace(path.with_name(f"{path.name}.bak"))
+        kept = path.replace(old) if path.exists() else None
         new.replace(path)
     except OSError as error:
-        raise SourceError(f"cannot write {path}: {error.strerror or error}", hint="--out FILE takes another") from error
+        raise _cannot_write(path, error) from error
+    return kept
+
+
+def _cannot_write(path: Path, error: OSError) -> SourceError:
+    reason = (error.strerror or str(error)).lower()
+    return SourceError(f"cannot write {path}: {reason}", hint="--out FILE takes another place")
 
 
 # -- tasks ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from . import checkpoint, gate, recorded, results, samples, sources
 from .card import write_card, write_training_card
 from .collect import collect, licence_of, read_advice, trained_on
 from .components import Component
-from .errors import MixmergeError, SourceError
+from .errors import MixmergeError, PluginError, SourceError
 from .registry import Registry
 from .store import Store, write_json
 from .types import Checkpoint, Derivation, Mixture, Record, Step, content_id
@@ -40,7 +40,7 @@ class Job:
     out: Path
 
     def component(self, kind: str) -> Component:
-        return self.registry.get(kind, self.step.component)
+        return _component(self.registry, kind, self.step.component, self.step.version)
 
     def inputs(self, role: str) -> tuple[str, ...]:
         return self.step.inputs.get(role, ())
@@ -50,6 +50,15 @@ class Job:
 
     def checkpoints(self, role: str) -> list[Checkpoint]:
         return [load_checkpoint(step_id, self.store, self.registry) for step_id in self.inputs(role)]
+
+
+def _component(registry: Registry, kind: str, name: str, identity: str) -> Component:
+    """The component that a step was planned with. PluginError when its plugin was edited since."""
+    found = registry.get(kind, name)
+    if found.identity != identity:
+        what = f"plugin {found.plugin!r}: {kind} {name!r} is not what it was when the run began"
+        raise PluginError(what, hint="run the same command again: it plans with the plugin as it is now")
+    return found
 
 
 def load_checkpoint(step_id: str, store: Store, registry: Registry) -> Checkpoint:
@@ -66,7 +75,7 @@ def load_checkpoint(step_id: str, store: Store, registry: Registry) -> Checkpoin
 
 
 def _derived(step: Step, name: str, store: Store, registry: Registry) -> Checkpoint:
-    component = registry.get("merger", step.component)
+    component = _component(registry, "merger", step.component, step.version)
     base = load_checkpoint(step.inputs["base"][0], store, registry)
     experts = tuple(load_checkpoint(step_id, store, registry) for step_id in step.inputs["experts"])
     first = {key: value for key, value in step.parameters.items() if key in component.prepare_parameters}
@@ -79,7 +88,7 @@ def _derived(step: Step, name: str, store: Store, registry: Registry) -> Checkpo
         step.seed,
         partial(component.function, **rest),
         prepare,
-        content_id([component.name, component.version, first]) if prepare else "",
+        content_id([component.name, component.identity, first]) if prepare else "",
         component.name,
         dict(step.parameters),
         component.files,
@@ -236,8 +245,8 @@ def _evaluate(job: Job) -> Outcome:
 
 def _diagnose(job: Job) -> Outcome:
     observers = []
-    for name, _, parameters in job.step.content["diagnostics"]:
-        component = job.registry.get("diagnostic", name)
+    for name, identity, parameters in job.step.content["diagnostics"]:
+        component = _component(job.registry, "diagnostic", name, identity)
         assert component.finish is not None
         observers.append(checkpoint.Observer(name, partial(component.function, **parameters), component.finish))
     models = [dataclasses.replace(model, name=model.id) for model in job.checkpoints("models")]

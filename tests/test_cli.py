@@ -118,3 +118,19 @@ def test_errors_have_no_traceback(tmp_path: Path, mixmerge: Cli) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
+
+
+def test_an_edited_plugin_is_run_again_and_nothing_else(toy_recipe: Path, mixmerge: Cli, tmp_path: Path) -> None:
+    """Even where `version` stays as it is."""
+    own = tmp_path / "sign_mean.py"
+    own.write_text((TESTS / "data" / "sign_mean.py").read_text())
+    toy_recipe.write_text(toy_recipe.read_text().replace("method: [linear,", "method: [sign_mean, linear,"))
+    assert mixmerge("-p", own, "-p", TOY, "recipe", toy_recipe).returncode == 0
+    own.write_text(own.read_text().replace("t.base + scale * kept", "t.base - 9 * scale * kept"))
+    plan = json.loads(mixmerge("-p", own, "-p", TOY, "plan", toy_recipe, "--json").stdout)
+    begun = {step["name"] for step in plan["steps"] if step["state"] != "done" and step["kind"] == "evaluate"}
+    assert begun == {f"score sign_mean {weights} on choose_on" for weights in ("0.3/0.7", "0.5/0.5", "0.7/0.3")}
+    assert not [step for step in plan["steps"] if step["state"] != "done" and step["kind"] == "train"]
+    done = mixmerge("-p", own, "-p", TOY, "recipe", toy_recipe)
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" not in done.stderr

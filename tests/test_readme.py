@@ -25,20 +25,57 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
+
+
 def test_every_language_of_a_block_is_run_below() -> None:
     assert set(re.findall(r"^```(\w+)$", README, re.MULTILINE)) == {"sh", "yaml", "python", "console"}
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+RECIPES = [text for text in blocks("yaml") if text.startswith("base:")]
+TASKS = [text for text in blocks("yaml") if text.startswith("include:")]
+
+
+def test_every_yaml_is_one_of_these() -> None:
+    assert sorted([*RECIPES, *TASKS]) == sorted(blocks("yaml"))
+
+
+@pytest.mark.parametrize("text", RECIPES)
 def test_recipes(text: str, mixmerge: Cli, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(text)
     done = mixmerge("check", "r.yaml")
     assert done.returncode == 0, done.stderr
+    assert "note:" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_task_of_ones_own_gives_pass_at_10(
+    data_dir: Path, tiny_model_dir: Callable[..., Path], mixmerge: Cli, tmp_path: Path
+) -> None:
+    """As it is printed: many answers for each problem, sampled, with the stops of the task that it includes."""
+    (text,) = TASKS
+    (line,) = [line for line in COMMANDS if line.startswith("lm_eval") and "FOLDER" in line]
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "task.yaml").write_text(text.replace("TASKS", mixmerge("tasks", "--path").stdout.strip()))
+    found = lm_eval(line.replace("FOLDER", "own"), tiny_model_dir(seed=0), tmp_path, data_dir)
+    (results,) = (tmp_path / "out").rglob("results_*.json")
+    content = json.loads(results.read_text())
+    assert content["results"]["mm_humaneval_chat_20"]["pass@10,executed"] == 0
+    told = content["configs"]["mm_humaneval_chat_20"]
+    assert (told["repeats"], told["generation_kwargs"]["do_sample"]) == (20, True)
+    assert "\n```\n" in told["generation_kwargs"]["until"]
+    assert "pass@1" in found
 
 
 def test_the_plugin_is_the_one_that_a_run_is_tested_with() -> None:
     """tests/test_cli.py runs a recipe with this file."""
-    assert blocks("python") == [(TESTS / "data" / "sign_mean.py").read_text()]
+    assert blocks("python")[0] == (TESTS / "data" / "sign_mean.py").read_text()
+
+
+@pytest.mark.parametrize("text", blocks("python")[1:])
+def test_the_other_programs_run(text: str) -> None:
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_console() -> None:
@@ -57,7 +94,7 @@ def test_console() -> None:
 
 
 def test_make_targets_exist() -> None:
-    commands = [line.split("#")[0].split() for block in blocks("sh") for line in block.splitlines()]
+    commands = [line.split("#")[0].split() for line in COMMANDS]
     for command in commands:
         if command[0] == "make":
             done = subprocess.run([*command, "--dry-run"], cwd=ROOT, capture_output=True, text=True)
@@ -121,13 +158,22 @@ def sample(problem: dict[str, str], *, logged: bool) -> dict[str, object]:
     return {"doc": {"id": problem["task_id"]}, "resps": [[f"\n{solution}\n```\n"]], "filter": "executed"}
 
 
-def test_the_tasks_run_in_plain_lm_eval(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:
-    (line,) = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("lm_eval")]
-    command = shlex.split(line.replace("DIR", str(tiny_model_dir(seed=0))))
-    command = [str(BIN / command[0]), *command[1:], "--limit", "2", "--device", "cpu", "--output_path", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def lm_eval(line: str, model: Path, tmp_path: Path, data: Path | None = None) -> str:
+    """Run a command of lm-eval on a tiny model, on so few problems and tokens that it is quick."""
+    command = shlex.split(line.replace("DIR", str(model)))
+    command = [str(BIN / command[0]), *command[1:], "--limit", "2", "--device", "cpu", "--output_path", "out"]
+    command = [f"{part},max_gen_toks=4" if part.startswith("do_sample") else part for part in command]
+    include = command.index("--include_path") + 1
+    command[include] = str(ROOT / command[include]) if command[include] == "tasks" else command[include]
+    env = {**os.environ, **({"MIXMERGE_DATA": str(data)} if data else {}), "MIXMERGE_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    assert "pass@1" in done.stdout
+    return done.stdout
+
+
+def test_the_tasks_run_in_plain_lm_eval(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:
+    (line,) = [line for line in COMMANDS if line.startswith("lm_eval") and "--include_path tasks" in line]
+    assert "pass@1" in lm_eval(line, tiny_model_dir(seed=0), tmp_path)
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)h#][^)]*)\)", README))

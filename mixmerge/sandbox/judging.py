@@ -50,13 +50,16 @@ class Batch:
         self.poll.register(run.box.control, select.POLLIN)
 
     def load(self, code: str) -> str:
-        """Load the code; what is wrong with it, or ""."""
+        """Load the code; what is wrong with it, or "". Whether it defines the entry point is its own word."""
         self.say(wire.dumps(["load", code]))
         body = self.frame()
         if body is None:
             return "its process ended while the code was loaded"
         reply = wire.loads(body, lambda *_: None)
-        return "" if type(reply) is list and reply[:1] == ["r"] else _told(reply)
+        if type(reply) is not list or reply[:1] != ["r"]:
+            return _told(reply)
+        names = reply[1] if len(reply) == 2 and type(reply[1]) is list else []
+        return "" if self.settings["entry"] in names else f"defines no {self.settings['entry']}"
 
     def begin(self, inputs: bytes) -> None:
         """Ask for the calls; see `values.packed_inputs`."""

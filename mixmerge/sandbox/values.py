@@ -46,6 +46,19 @@ class Program:
     entry_point: str
     inputs: tuple[tuple[object, ...], ...]
 
+    def __post_init__(self) -> None:
+        require_calls(self.inputs)
+
+
+def require_calls(calls: Sequence[Sequence[object]]) -> None:
+    """Raise TypeError unless every entry is a call's arguments: (1, 2) is mistaken easily for ((1,), (2,))."""
+    for number, arguments in enumerate(calls):
+        if not isinstance(arguments, tuple | list):
+            raise TypeError(
+                f"call {number} is {arguments!r}, not the tuple of its arguments: write ({arguments!r},), so that two "
+                "calls of one argument are ((1,), (2,))"
+            )
+
 
 @dataclass(frozen=True)
 class Raised:
@@ -140,8 +153,9 @@ def pack(
 
     An output whose bytes are the expected one's is equal, and nothing is decoded. Where the bytes differ, the value is
     decoded and `agrees(index, value)` decides, in the caller's process (None: `==`); an exception in it is a failure.
-    Raises ValueError where the three differ in length.
+    Raises ValueError where the three differ in length, TypeError where a call is no tuple of arguments.
     """
+    require_calls(calls)
     if not len(calls) == len(expected) == len(limits_s):
         raise ValueError(f"{len(calls)} calls, {len(expected)} expected outputs, {len(limits_s)} limits")
     forms = [_form(value) for value in expected]

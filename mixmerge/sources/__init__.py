@@ -8,10 +8,11 @@ Data: `hf:`, a file, `codexglue`, `kodcode`, `mbpp`, `packages:` and `python-std
 from .columns import benchmark_id, source_name
 from .models import ModelSource, cache_directory, local_directory, model_pins, resolve_model
 from .rows import Rows, check_data, data_pins, load_rows
-from .spec import DataSpec, SpecProblem
+from .spec import ALLOWED, DataSpec, SpecProblem
 from .wheels import wheel_file
 
 __all__ = [
+    "ALLOWED",
     "DataSpec",
     "ModelSource",
     "Rows",

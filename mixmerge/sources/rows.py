@@ -138,6 +138,15 @@ def _problems(spec: DataSpec) -> Iterator[SpecProblem]:
         yield from _caught("split", lambda: _check_split(spec, tuple(list_pipelines.SIZES)))
     elif scheme == "path:":
         yield from _caught("source", lambda: data_file(rest))
+        yield from _not_of_a_file(spec)
+
+
+def _not_of_a_file(spec: DataSpec) -> Iterator[SpecProblem]:
+    """A file is read whole: it is the split `train`, and has no other."""
+    for key, value, usual in (("split", spec.split, "train"), ("subset", spec.subset, None)):
+        if value != usual:
+            hint = f"a file is read whole: take `{key}` away, and keep the rows that you mean with `where`"
+            yield SpecProblem(key, f"{spec.source} is a file, and has no {key} {value!r}", hint)
 
 
 def _caught(field: str, check: Callable[[], object]) -> Iterator[SpecProblem]:
@@ -148,15 +157,15 @@ def _caught(field: str, check: Callable[[], object]) -> Iterator[SpecProblem]:
 
 
 PEEK_ROWS = 1000
+"""Rows of a local file that are looked at before a run."""
+_PEEK_NAMED = 20  # of a named set, whose rows are parsed on the way
+_PAIR_COLUMNS = ("id", "prompt", "completion", "code", "docstring")
 
 
 def _peek(spec: DataSpec) -> Iterator[SpecProblem]:
-    """Columns that the first rows of a local file do not have."""
-    scheme, rest = _scheme(spec.source)
-    if scheme != "path:":
-        return
+    """Columns that the first rows of what lies on this machine do not have, and values that no row of it can have."""
     try:
-        rows = list(itertools.islice(read_file(data_file(rest)), PEEK_ROWS))
+        rows = _first_rows(spec)
         if not rows or shapes.conversation(rows[0], spec):
             return
     except SourceError as error:
@@ -165,6 +174,31 @@ def _peek(spec: DataSpec) -> Iterator[SpecProblem]:
     seen = tuple(dict.fromkeys(column for row in rows for column in row))
     prompt, answer = map(Template, shapes.columns(rows[0], spec))
     yield from _columns_missing(spec, seen, {*prompt.columns, *answer.columns, *spec.where})
+    for column, wanted in spec.where.items():
+        yield from _never_equal(spec, column, wanted, [row[column] for row in rows if row.get(column) is not None])
+
+
+def _first_rows(spec: DataSpec) -> list[Mapping[str, Any]]:
+    """A few rows, or one that stands for what a source of ours always has; [] where a network would be needed."""
+    scheme, rest = _scheme(spec.source)
+    if scheme == "path:":
+        return list(itertools.islice(read_file(data_file(rest)), PEEK_ROWS))
+    if scheme in NAMES and rest and not rest.startswith("hf:"):
+        return list(itertools.islice(named.LOADERS[scheme].load(rest, spec).rows, _PEEK_NAMED))
+    columns = {"packages:": _PAIR_COLUMNS, "python-stdlib:": _PAIR_COLUMNS, "demo:": _PAIR_COLUMNS[:3]}
+    return [dict.fromkeys(columns[scheme])] if scheme in columns else []
+
+
+def _never_equal(spec: DataSpec, column: str, wanted: Any, found: Sequence[object]) -> Iterator[SpecProblem]:
+    """A text is looked for among numbers, or a number among texts: `601` in a file that says "601", or "601-974"."""
+    listed = wanted if isinstance(wanted, list | tuple) else [wanted]
+    if (
+        found
+        and listed
+        and not {isinstance(value, str) for value in listed} & {isinstance(value, str) for value in found}
+    ):
+        hint = f"in the file it is {found[0]!r} and the like; values are compared as they are, and there are no ranges"
+        yield SpecProblem("where", f"no row of {spec.source} can have {column} {listed[0]!r}", hint)
 
 
 def _rules() -> dict[str, str]:
@@ -279,7 +313,8 @@ def _columns_missing(spec: DataSpec, columns: Sequence[str], needed: set[str]) -
         close = difflib.get_close_matches(column, columns, 1)
         meant = f"did you mean {close[0]!r}? " if close else ""
         usual = "" if spec.prompt and spec.answer else f"; {shapes.SHAPES}"
-        hint = f"{meant}it has {', '.join(map(str, columns))}{usual}"
+        inside = "a template names whole columns and does not look into them; " if re.search(r"[\[.]", column) else ""
+        hint = f"{meant}{inside}it has {', '.join(map(str, columns))}{usual}"
         yield SpecProblem(_field_of(spec, column), f"{spec.source} has no column {column!r}", hint)
 
 

@@ -26,7 +26,7 @@ class DataSpec:
                Without them the columns `prompt` and `completion` are taken; or a conversation in `messages` or
                `conversations` (a row for each answer in it); or `instruction`, `input`, and `output` or `response`
     languages  of `codexglue`: which of python, java, javascript, php, ruby, go
-    split      of the source; for a path it is ignored
+    split      of the source; a file is all `train`
     subset     the hub's configuration name
     revision   the hub's commit, tag or branch
     where      keep the rows whose column equals the value, or is in the list
@@ -50,6 +50,13 @@ class DataSpec:
     limit: int | None = None
     format: Literal["text", "chat"] = "text"
     licence: str | None = None
+
+
+ALLOWED: Mapping[str, str] = {
+    "where": "{column: value} or {column: [value, value, …]}; equality only, no ranges",
+    "languages": "a list, such as [python, java]",
+}
+"""What a key may hold, in words, where its type says too little."""
 
 
 @dataclass(frozen=True)

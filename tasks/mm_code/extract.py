@@ -62,6 +62,11 @@ def extract_program(answer: str, prompt: str, entry_point: str, names: Iterable[
     return _longest(text.split("\n"), None).source
 
 
+def is_python(source: str) -> bool:
+    """Whether a text parses as it stands."""
+    return _parse(source) is not None
+
+
 @dataclass(frozen=True)
 class _Program:
     source: str

@@ -140,7 +140,17 @@ def score(request: Request, samples: Sequence[Sample]) -> Scored:
         },
         **{key: summary[key] for key in ("isolation", "limits", "verdict_by")},
     }
-    return Scored(summary, _lines(request.task, summary), file)
+    notes = [] if request.sanitize else _notes(found, list(zip(ids, codes, strict=True)))
+    return Scored(summary, _lines(request.task, summary), file, notes)
+
+
+def _notes(found: Any, tried: Sequence[tuple[str, str]]) -> list[str]:
+    """Where samples are no Python as they stand, but the first of them hold a program."""
+    broken = [(id, code) for id, code in tried if not extract.is_python(code)]
+    if not any(found.problems[id].entry_point in program(found.problems[id], code) for id, code in broken[:20]):
+        return []
+    what = "1 sample is" if len(broken) == 1 else f"{len(broken)} samples are"
+    return [f"{what} no Python as {'it stands' if len(broken) == 1 else 'they stand'}; --sanitize looks for a program"]
 
 
 def _same_id(id: str) -> str:
@@ -237,7 +247,8 @@ def _lines(task: str, summary: Mapping[str, Any]) -> list[str]:
         if kind in summary:
             rates = {name: value for name, value in summary[kind].items() if name != "k"}
             shown = "  ".join(f"{name} {value:.4f}" for name, value in rates.items())
-            lines.append(f"{task}  {kind}  {summary[kind]['k']} of {n}  {shown}")
+            of = f"  (mean over {summary['problems']} problems)" if summary["problems"] < n else ""
+            lines.append(f"{task}  {kind}  {summary[kind]['k']} of {n}  {shown}{of}")
     if summary["without_sample"]:
         lines.append(f"{summary['without_sample']} problems have no sample and are not counted")
     return lines

@@ -158,7 +158,7 @@ time.sleep(1000)
     replies(
         "its inputs never read",
         "a judge that writes more than the line holds, and does nothing else meanwhile, writes for ever",
-        "say(frame(b'[\"r\",[]]'))\ntime.sleep(1e6)\n",
+        'say(frame(b\'["r",["f"]]\'))\ntime.sleep(1e6)\n',
         _BIG_INPUTS,
         limits={"idle_s": 0.5},
     ),

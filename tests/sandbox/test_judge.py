@@ -225,7 +225,7 @@ def test_waiting_for_a_cpu_is_not_idling() -> None:
 
 DEAF = """
 import os, struct, time
-os.write(3, struct.pack("<I", 8) + b'["r",[]]')
+os.write(3, struct.pack("<I", 11) + b'["r",["f"]]')
 time.sleep(60)
 """
 TALKS = """
@@ -282,3 +282,20 @@ def test_numpy_can_be_imported_late_and_nothing_beside_it(without: tuple[str, ..
     assert [verdict.status for verdict in verdicts] == ["pass", "fail"], verdicts
     tested = Tests("import numpy as np\nassert np.allclose(np.array(f(1)), 2)")
     assert judge([Job(DOUBLE, "f", tested)], without=without)[0].status == "pass"
+
+
+def test_a_candidate_without_the_function_is_told_so() -> None:
+    assert judge([Job("def g(x): return 2 * x", "f", CASES)])[0].detail == "defines no f"
+    outcome = run_programs([Program("def g(x): return 2 * x", "f", ((1,),))])[0]
+    assert (outcome.status, outcome.detail) == ("error", "defines no f")
+    assert "'f'" in judge([Job("def g(x): return 2 * x", "f", TESTS)])[0].detail
+    made = ["f = lambda x: 2 * x", "globals()['f'] = lambda x: 2 * x", "from operator import neg as f"]
+    assert statuses(made, CASES) == ["pass", "pass", "fail"]
+
+
+@pytest.mark.parametrize("inputs", [(1, 2), ("ab",), [3]])
+def test_arguments_that_are_no_tuples_are_refused_at_once(inputs: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError, match=r"call 0 is .*, not the tuple of its arguments"):
+        Program(DOUBLE, "f", inputs)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="call 0 is"):
+        pack(inputs, [1] * len(inputs), [1.0] * len(inputs))  # type: ignore[arg-type]
