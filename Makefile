@@ -22,7 +22,7 @@ lint: $(VENV)/.made
 # Made when it is missing, and again when what it is made from has changed.
 $(VENV)/.made: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
-	  f"error: mixmerge needs Python 3.11 or later, and {sys.executable} is {v.major}.{v.minor}\n  hint: make PYTHON=python3.12 ...")'
+	  "error: mixmerge needs Python 3.11 or later, and %s is %d.%d\n  hint: make PYTHON=python3.12 ..." % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@

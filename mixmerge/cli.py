@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import MixmergeError, PluginError, Problem, RecipeError
+from .errors import MixmergeError, Problem, RecipeError
 
 if TYPE_CHECKING:
     from .reading import Use
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from .store import Store
 
 EPILOG = """\
-start here:  mixmerge recipe recipes/quickstart.yaml     train, merge, score and report on a small real model
+start here:  mixmerge recipe quickstart                   train, merge, score and report on a small real model
              mixmerge check RECIPE; mixmerge plan RECIPE  what is wrong with it; what it would do
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0 done, 1 an error that the user can mend, 2 wrong usage, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        _refuse(arguments.parser, unknown)
     arguments.plugins += getattr(arguments, "more_plugins", [])
     try:
         return int(arguments.verb(arguments) or 0)
@@ -42,8 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Says what was probably meant; 2 is the exit status of wrong usage."""
+
+    def error(self, message: str, hint: str = "") -> NoReturn:
+        if wrong := re.search(r"VERB: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            from .registry import suggest
+
+            verbs = set(re.findall(r"[a-z]+", wrong[2])) - {"worker"}
+            message, hint = f"there is no verb {wrong[1]!r}", suggest(wrong[1], verbs)
+        told = f"error: {message}" + (f"\n  hint: {hint}" if hint else "")
+        self.exit(2, f"{told}\n{self.format_usage()}")
+
+
+def _refuse(parser: _Parser, unknown: Sequence[str]) -> NoReturn:
+    from difflib import get_close_matches
+
+    known = re.findall(r"--[a-z-]+", parser.format_help())
+    close = get_close_matches(unknown[0].partition("=")[0], known, 1)
+    parser.error(f"unknown argument {unknown[0]!r}", f"did you mean {close[0]!r}?" if close else "")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="mixmerge",
         description="Fine-tune once on mixed data, or merge one expert per task? One recipe runs the whole experiment.",
         epilog=EPILOG,
@@ -59,15 +83,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE|MODULE|no:NAME",
         help="load a plugin, or leave one out; may be given again",
     )
-    parser.set_defaults(verb=lambda _: parser.print_help())
+    parser.set_defaults(verb=lambda _: parser.print_help(), parser=parser)
     verbs = parser.add_subparsers(metavar="VERB")
 
     def add(name: str, verb: Callable[..., Any], about: str, *, recipe: bool = False, js: bool = False) -> Any:
         one = verbs.add_parser(name, help=about, description=about)
-        one.set_defaults(verb=verb)
+        one.set_defaults(verb=verb, parser=one)
         one.add_argument("-p", "--plugin", dest="more_plugins", action="append", default=[], help=argparse.SUPPRESS)
         if recipe:
-            one.add_argument("recipe", type=Path, metavar="FILE", help="a recipe, such as recipes/quickstart.yaml")
+            one.add_argument(
+                "recipe", type=Path, metavar="FILE", help="a recipe, or the name of one of ours: quickstart"
+            )
             one.add_argument(
                 "--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)"
             )
@@ -79,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--executor", default="local", metavar="USE", help="local, ray, or 'local: {workers: 2, threads: 1}'"
     )
-    add("plan", _plan, "say what would run, what is done, and the disk that it needs", recipe=True, js=True)
+    plan = add("plan", _plan, "say what would run, what is done, and the disk that it needs", recipe=True, js=True)
+    plan.epilog = (
+        "A step is done, to do, failed, or begun: a run is in it, or was stopped in it and goes on from there."
+    )
     add("check", _check, "validate a recipe; every problem at once", recipe=True)
     add("report", _report, "print the results so far", recipe=True, js=True)
     versus = add("compare", _compare, "compare what two recipes or runs both scored, paired over samples", js=True)
@@ -90,8 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     add("plugins", _plugins, "list the components of all plugins", js=True)
     tasks = add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
     tasks.add_argument("--path", action="store_true", help="print their folder, for `lm_eval run --include_path`")
-    show = add("show", _show, "say what a component does and takes, or what became of a step")
-    show.add_argument("name", metavar="NAME|ID", help="such as ties, or a step's id")
+    show = add("show", _show, "say what a name stands for: what it does and takes, or what became of it", js=True)
+    show.add_argument(
+        "name",
+        metavar="NAME|ID",
+        help="a component (ties), a task, `data` or a data source (mbpp), a model of a run (gen_expert, "
+        "'ties 0.3/0.7'), or a step's id or how it begins",
+    )
     show.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
     score = add("score", _score, "score what any system generated on a task, without a model", js=True)
     score.add_argument("task", metavar="TASK", help="such as mm_humaneval_plus; `mixmerge tasks` lists them")
@@ -116,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--require-isolation",
             type=int,
-            choices=range(4),
+            choices=range(1, 4),
             metavar="N",
             help="refuse to run generated programs below this level of isolation (1 to 3; see `mixmerge doctor`)",
         )
@@ -147,11 +181,12 @@ def _version() -> str:
 
 def _load(arguments: argparse.Namespace) -> tuple[Recipe, Registry, Store]:
     from . import recipe
+    from .paths import find_recipe
     from .registry import Registry
     from .store import Store
 
     registry = Registry(arguments.plugins)
-    return recipe.load(arguments.recipe, registry), registry, Store(arguments.out / "store")
+    return recipe.load(find_recipe(arguments.recipe), registry), registry, Store(arguments.out / "store")
 
 
 def _recipe(arguments: argparse.Namespace) -> int:
@@ -171,6 +206,8 @@ def _recipe(arguments: argparse.Namespace) -> int:
         print("nothing to do: every step is done", file=sys.stderr)
     for text in outcome.summary:
         print(text)
+    if (models := arguments.out / recipe.name / "models").is_dir():
+        print(f"models: {models}", file=sys.stderr)
     index = outcome.report / "index.html" if outcome.report else None
     print(index if index and index.is_file() else outcome.report or f"done: {arguments.out / recipe.name}")
     return 0
@@ -233,7 +270,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     missing = [step for step in plan.runnable if store.record(step.id) is None]
     needed = estimate_bytes(plan, missing, store) if missing else 0.0
     steps = [
-        {"id": step.id, "kind": step.kind, "name": step.name, "state": _state(store, step.id)} for step in plan.runnable
+        {"id": step.id, "kind": step.kind, "name": step.name, "state": store.state(step.id)} for step in plan.runnable
     ]
     if arguments.json:
         print(json.dumps({"steps": steps, "later": plan.later, "disk_bytes": needed}, indent=1))
@@ -247,14 +284,6 @@ def _plan(arguments: argparse.Namespace) -> int:
     about = "unknown until the base is fetched" if needed is None else f"about {size(needed)}"
     print(f"disk needed: {about} (float32 checkpoints, and the optimizer's states while training)")
     return 0
-
-
-def _state(store: Store, step_id: str) -> str:
-    if store.record(step_id):
-        return "done"
-    if store.failure(step_id):
-        return "failed"
-    return "begun" if store.work(step_id).is_dir() else "to do"
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -284,14 +313,17 @@ def _report(arguments: argparse.Namespace) -> int:
         return 0
     if not experiments:
         raise MixmergeError("there are no results yet", hint=f"mixmerge recipe {arguments.recipe}")
-    for text in summary(plan, store):
-        print(text)
     width = max(len(row.model) for _, row in experiments)
     for name, row in experiments:
         if row.primary:
             error = f" ± {row.stderr:.4g}" if row.stderr is not None else ""
             about = f"{name}  {row.model}" if name else f"{row.model:{width}}"
             print(f"{about}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
+    said = list(summary(plan, store))
+    if not said and found.rows:  # of the results so far, where no report has been made of them yet
+        said = [use.component.function(found, **use.parameters).headline for use in recipe.advise]
+    for text in said:
+        print(text)
     if folder := publish(plan, store, arguments.out / recipe.name):
         print(folder / "index.html" if (folder / "index.html").is_file() else folder)
     return 0
@@ -355,41 +387,12 @@ def _tasks(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    import inspect
-
-    from .registry import Registry, suggest
+    from . import show
+    from .registry import Registry
     from .store import Store
 
-    registry = Registry(arguments.plugins)
-    components = [component for component in registry if component.name == arguments.name]
-    for component in components:
-        print(f"{component.name} ({component.kind}, version {component.version}, plugin {component.plugin})")
-        if component.source:
-            print(f"source: {component.source}")
-        print(f"\n{inspect.getdoc(component.function) or 'no description'}\n")
-        for name, parameter in component.parameters.items():
-            default = "required" if parameter.required else f"default {parameter.default!r}"
-            print(f"  {name}: {parameter.allowed}  ({default})")
-    if not components and not _show_step(Store(arguments.out / "store"), arguments.name):
-        known = [component.name for component in registry]
-        hint = f"{suggest(arguments.name, known)}; `mixmerge plan` lists steps' ids, `mixmerge tasks` the tasks"
-        raise PluginError(f"nothing is called {arguments.name!r}", hint=hint)
+    print(show.show(arguments.name, Registry(arguments.plugins), Store(arguments.out / "store"), js=arguments.json))
     return 0
-
-
-def _show_step(store: Store, step_id: str) -> bool:
-    from dataclasses import asdict
-
-    if not (store.root / "specs" / f"{step_id}.json").is_file():
-        return False
-    record = store.record(step_id)
-    shown: dict[str, Any] = asdict(record) if record else {"step": asdict(store.spec(step_id))}
-    shown["step"]["content"].pop("manifest", None)
-    shown |= {"state": _state(store, step_id), "payload": str(store.path(step_id)), "log": str(store.log(step_id))}
-    if failure := store.failure(step_id):
-        shown["error"] = failure
-    print(json.dumps(shown, indent=1))
-    return True
 
 
 def _score(arguments: argparse.Namespace) -> int:

@@ -182,6 +182,33 @@ def _bound(extra: object) -> str:
     return " ".join(f"{sign} {getattr(extra, name)}" for name, sign in signs.items() if hasattr(extra, name))
 
 
+_SUPPLIED: Mapping[str, tuple[str, ...]] = {
+    "trainer": ("start", "data", "out", "seed"),
+    "merger": ("t",),
+    "checkpoint_merger": ("base", "experts", "weights", "out", "seed"),
+    "evaluator": ("model", "tasks", "out", "seed"),
+    "diagnostic": ("t",),
+    "strategy": ("space", "trials", "seed"),
+    "advisor": ("results",),
+    "executor": ("worker",),
+    "reporter": ("results", "out"),
+}
+"""What mixmerge supplies by position; everything else is a parameter of the recipe, by keyword."""
+
+
+def _require_positions(what: str, function: Callable[..., Any], supplied: Sequence[str]) -> None:
+    found = list(inspect.signature(function).parameters.values())
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in found):
+        return
+    given = [one.name for one in found if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if len(given) > len(supplied):
+        more = ", ".join(repr(name) for name in given[len(supplied) :])
+        raise PluginError(f"{what}: {more} must be given by keyword", hint=f"write `*, ` before {given[len(supplied)]}")
+    if len(given) < len(supplied):
+        hint = f"{', '.join(supplied)} come first, under any names"
+        raise PluginError(f"{what} takes {len(given)} of the {len(supplied)} values that mixmerge supplies", hint=hint)
+
+
 Decorator = Callable[[Callable[..., Any]], Component]
 
 
@@ -190,6 +217,10 @@ def _decorator(kind: str, **fixed: Any) -> Callable[..., Decorator]:
         def inner(function: Callable[..., Any]) -> Component:
             if not name.replace("_", "").isalnum() or name != name.lower():
                 raise PluginError(f"{kind} name {name!r} is not in lower_snake_case", hint="such as sign_mean")
+            supplied = _SUPPLIED["checkpoint_merger" if fixed.get("whole") else kind]
+            _require_positions(f"{kind} {name!r}", function, supplied)
+            if extra.get("prepare"):
+                _require_positions(f"prepare of {kind} {name!r}", extra["prepare"], _SUPPLIED["merger"])
             return Component(kind, name, version, function, source, **fixed, **extra)
 
         return inner

@@ -56,9 +56,9 @@ class Clock:
         self.took[step.kind].append(took)
         return took
 
-    def estimate(self, progress: Mapping[str, Mapping[str, Any]]) -> float | None:
-        """Seconds left; None while a kind of step that is left has not been seen running."""
-        total = 0.0
+    def estimate(self, progress: Mapping[str, Mapping[str, Any]]) -> tuple[float, bool]:
+        """Seconds that the steps of a kind that was seen still take, and whether those are all that are left."""
+        total, whole = 0.0, True
         for step in self.left.values():
             mean = sum(self.took[step.kind]) / len(self.took[step.kind]) if self.took[step.kind] else None
             began = self.began.get(step.id)
@@ -69,8 +69,15 @@ class Clock:
             elif mean is not None:
                 total += max(0.0, mean - (time.monotonic() - began[1])) if began else mean
             elif step.kind not in ("advise", "report", "export", "diagnose", "mixture", "contamination", "data"):
-                return None
-        return total / self.slots_seen
+                whole = False
+        return total / self.slots_seen, whole
+
+    def left_over(self, progress: Mapping[str, Mapping[str, Any]], later: bool) -> str:
+        """`about 5 min 00 s left`; `at least …` while more may follow, or some of it was never seen; "" for no idea."""
+        total, whole = self.estimate(progress)
+        if not whole and total < 1:
+            return ""
+        return f"{'about' if whole and not later else 'at least'} {seconds(total)} left"
 
 
 def _share(progress: Mapping[str, Any]) -> float:
@@ -84,12 +91,17 @@ class PlainDisplay:
     def __init__(self) -> None:
         self.clock = Clock()
         self.total = self.done = 0
+        self.later = False
         self.said = time.monotonic()
 
     def planned(self, plan: Plan, missing: list[Step]) -> None:
         self.clock.planned(missing)
+        before, self.later = len(plan.runnable) - len(missing) - self.done, bool(plan.later)
+        more = "more " if self.total else ""
         self.total += len(missing)
-        self.say(f"{plan.recipe.name}: {len(missing)} of {len(plan.runnable)} steps to do")
+        done = f" ({before} were done before)" if before else ""
+        later = ", and then what the scores on choose_on ask for" if plan.later else ""
+        self.say(f"{plan.recipe.name}: {len(missing)} {more}steps to do{done}{later}")
 
     def started(self, step: Step) -> None:
         self.clock.started(step)
@@ -99,18 +111,22 @@ class PlainDisplay:
         took = self.clock.finished(step)
         self.done += 1
         state = "done  " if record else "FAILED"
+        told = error.partition("\n")[0]  # the whole of it ends the run
         if record and record.outcome.get("acted_on"):
             rows, of = record.outcome["acted_on"], record.outcome["rows"]
-            error = f"{rows} of {of} rows share something with an evaluation set"
-        self.say(
-            f"{state} {step.name} ({seconds(took)}; {self.done} of {self.total})" + (f": {error}" if error else "")
-        )
+            act = ", and are left out" if step.content["policy"] == "drop" else ""
+            told = f"{rows} of {of} rows share something with an evaluation set{act}"
+        self.say(f"{state} {step.name} ({seconds(took)}; {self.counted})" + (f": {told}" if told else ""))
+
+    @property
+    def counted(self) -> str:
+        """`3 of 32`, or `3 of 32 or more` while scores may ask for more."""
+        return f"{self.done} of {self.total}{' or more' if self.later else ''}"
 
     def tick(self, progress: Mapping[str, Mapping[str, Any]]) -> None:
         if time.monotonic() - self.said > 60:
             running = [self.clock.began[step_id][0].name + _note(found) for step_id, found in progress.items()]
-            left = self.clock.estimate(progress)
-            self.say(f"...    {'; '.join(running)}" + (f"; about {seconds(left)} left" if left is not None else ""))
+            self.say("...    " + "; ".join(filter(None, [*running, self.clock.left_over(progress, self.later)])))
 
     def close(self) -> None:
         pass
@@ -147,10 +163,9 @@ class LiveDisplay(PlainDisplay):
             bar = ProgressBar(total=1.0, completed=share, width=24, pulse=share == 0)
             took = seconds(time.monotonic() - began)
             table.add_row(Text(step.name, style="bold"), bar, Text(took), Text(str(found.get("note", "")), style="dim"))
-        left = self.clock.estimate(progress)
-        ending = f"about {seconds(left)} left" if left is not None else "estimating what is left"
+        ending = self.clock.left_over(progress, self.later) or "estimating what is left"
         spent = seconds(time.monotonic() - self.clock.start)
-        self.live.update(Group(table, Text(f"{self.done} of {self.total} steps, {spent} so far, {ending}")))
+        self.live.update(Group(table, Text(f"{self.counted} steps, {spent} so far, {ending}")))
 
     def close(self) -> None:
         self.live.stop()

@@ -91,7 +91,7 @@ def _examples(found: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _fail(step: Step, outcome: Mapping[str, Any], file: Path) -> None:
-    lines = [f"  {text}" for text in _told(outcome["sets"], outcome["rows"])]
+    lines = [f"  {text}" for text in told(outcome["sets"], outcome["rows"])]
     lines += [f"  such as {text}" for text in outcome["examples"][:EXAMPLES]]
     what = f"{outcome['acted_on']} of {outcome['rows']} training rows share something with an evaluation set"
     raise SourceError(
@@ -129,9 +129,9 @@ def overlaps(manifest: Mapping[str, Any], store: Store) -> list[Overlap]:
 def notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     """What the gate found, a sentence for each dataset, and what it could not look at."""
     given = manifest["contamination"]
-    told = []
+    said = []
     if given["unknown"]:
-        told.append(
+        said.append(
             f"training data was not compared with the evaluation sets: evaluator {given['unknown']} cannot say what "
             "its tasks hold"
         )
@@ -139,16 +139,16 @@ def notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
         if not (record := store.record(step_id)):
             continue
         outcome = record.outcome
-        if found := _told(outcome["sets"], outcome["rows"]):
+        if found := told(outcome["sets"], outcome["rows"]):
             act = f"; {outcome['acted_on']} rows were left out" if given["policy"] == "drop" else ""
-            told.append(f"{name} shares something with what models are evaluated on{act}: {'; '.join(found)}")
-        told += [f"{name} was not compared with {task}: {reason}" for task, reason in outcome["unknown"].items()]
-    return told
+            said.append(f"{name} shares something with what models are evaluated on{act}: {'; '.join(found)}")
+        said += [f"{name} was not compared with {task}: {reason}" for task, reason in outcome["unknown"].items()]
+    return said
 
 
-def _told(sets: Mapping[str, Any], rows: int) -> list[str]:
+def told(sets: Mapping[str, Any], rows: int) -> list[str]:
     """Such as "mm_mbpp_plus: 108 of 378 documents by id (108 of 374 rows)"."""
-    told: dict[str, list[str]] = defaultdict(list)
+    alike: dict[str, list[str]] = defaultdict(list)
     for task, found in sets.items():
         parts = [
             f"{count[1]} of {found['documents']} documents by {rule} ({count[0]} of {rows} rows)"
@@ -156,5 +156,5 @@ def _told(sets: Mapping[str, Any], rows: int) -> list[str]:
             if count[0]
         ]
         if parts:
-            told[", ".join(parts)].append(task)  # two tasks may ask the same documents
-    return [f"{', '.join(tasks)}: {text}" for text, tasks in told.items()]
+            alike[", ".join(parts)].append(task)  # two tasks may ask the same documents
+    return [f"{', '.join(tasks)}: {text}" for text, tasks in alike.items()]

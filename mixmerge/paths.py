@@ -38,6 +38,14 @@ def beside(file: str, name: str) -> Any:
     return sys.modules[full]
 
 
+def find_recipe(path: Path) -> Path:
+    """A recipe's file: what `path` names, else the recipe of ours that is called so, with or without `.yaml`."""
+    if path.exists() or path.parent not in (Path(), Path("recipes")):
+        return path
+    ours = {file.stem: file for file in recipes_folder().glob("*.yaml")}
+    return ours.get(path.name.removesuffix(".yaml"), path)
+
+
 def _folder(name: str) -> Path:
     if (_PACKAGE / name).is_dir():
         return _PACKAGE / name

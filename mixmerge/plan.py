@@ -279,22 +279,22 @@ class _Builder:
         )
         settings = {key: _plain(values[key]) for key in entry.space}
         name = self.steps[step].name
-        return PlannedModel(name, "merge", step, "", group, method.name, values["weights"], entry.experts, settings)
+        return PlannedModel(name, "merge", step, "", group, _method(method), values["weights"], entry.experts, settings)
 
     def label(self, group: str, entry: MergeEntry, values: Mapping[str, Any]) -> str:
         """Such as `ties 0.3/0.7`: the group only where there are several, parameters where they tell points apart."""
         method: Use = values["method"]
-        same = [use for use in entry.space.get("method", []) if use.name == method.name]
-        differing = {
-            key: value
-            for key, value in method.parameters.items()
-            if any(use.parameters.get(key) != value for use in same)
-        }
-        detail = f"({', '.join(f'{key}={value}' for key, value in differing.items())})" if differing else ""
+        same = [_flat(use.parameters) for use in entry.space.get("method", []) if _method(use) == _method(method)]
+        differing = [
+            f"{key}={value}"
+            for key, value in _flat(method.parameters).items()
+            if any(other.get(key, _ABSENT) != value for other in same)
+        ]
+        detail = f"({', '.join(differing)})" if differing else ""
         weights = "/".join(f"{weight:g}" for weight in values["weights"])
         seed = f" seed {values['seed']}" if "seed" in entry.space else ""
         prefix = f"{group}: " if len(self.recipe.merge) > 1 else ""
-        return f"{prefix}{method.name}{detail} {weights}{seed}"
+        return f"{prefix}{_method(method)}{detail} {weights}{seed}"
 
     def evaluate(self, model: PlannedModel, on: str) -> None:
         """Score a model on the tasks of `choose_on`, or on those of `report_on` and `also_on` together."""
@@ -418,6 +418,23 @@ class _RecordedBuilder(_Builder):
         assert entry is not None
         tasks = {"choose_on": list(entry.choose_on), "report_on": list(entry.report_on)}
         return {**super().manifest(), **tasks, "recorded": self.recorded}
+
+
+_ABSENT = object()
+
+
+def _method(use: Use) -> str:
+    """What a merge method goes by: its name, and the `method` that it is told to use, such as `mergekit slerp`."""
+    told = use.parameters.get("method")
+    return f"{use.name} {told}" if isinstance(told, str) else use.name
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with those inside a mapping beside the others."""
+    found: dict[str, Any] = {}
+    for key, value in parameters.items():
+        found |= value if isinstance(value, Mapping) else {key: value}
+    return found
 
 
 def _plain(value: Any) -> Any:

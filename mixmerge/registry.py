@@ -50,12 +50,12 @@ class Registry:
         for entry in sorted(importlib.metadata.entry_points(group="mixmerge"), key=lambda entry: entry.name):
             names.append(entry.name)
             if entry.name not in blocked:
-                self._register(entry.name, _import(entry.name, entry.load), edited=_lies_at_hand(entry))
+                self._register(entry.name, _import(entry.name, entry.load, asked=False), edited=_lies_at_hand(entry))
         if unknown := sorted(blocked - set(names)):
             raise PluginError(f"no plugin is called {unknown[0]!r}", hint=suggest(unknown[0], names))
         for plugin in plugins:
             if not plugin.startswith("no:"):
-                self._register(plugin, _import(plugin, partial(_load, plugin)), edited=True)
+                self._register(plugin, _import(plugin, partial(_load, plugin), asked=True), edited=True)
         self._collect()
 
     @property
@@ -67,7 +67,8 @@ class Registry:
         try:
             return self._components[kind, name]
         except KeyError:
-            hint = f"{suggest(name, self.names(kind))}; one of a plugin of your own needs `-p FILE`"
+            meant = suggest(name, self.names(kind))
+            hint = f"{meant}{'' if meant.endswith('?') else ';'} one of a plugin of your own needs `-p FILE`"
             raise PluginError(f"no {kind} is called {name!r}", hint=hint) from None
 
     def names(self, kind: str) -> list[str]:
@@ -137,23 +138,28 @@ def _digest(module: ModuleType) -> str:
     return digest.hexdigest()[:12]
 
 
-def _import(plugin: str, load: Any) -> ModuleType:
+def _import(plugin: str, load: Any, *, asked: bool) -> ModuleType:
     try:
         module: ModuleType = load()
     except PluginError:
         raise
     except Exception as error:  # a plugin may fail in any way; the user needs its name and the reason
         reason = f"{type(error).__name__}: {error}"
-        raise PluginError(
-            f"plugin {plugin!r} does not import: {reason}", hint=f"mend it, or leave it out with -p no:{plugin}"
-        ) from error
+        hint = f"mend it, or leave it out{'' if asked else f' with -p no:{plugin}'}"
+        raise PluginError(f"plugin {plugin!r} does not import: {reason}", hint=hint) from error
     return module
 
 
 def _load(plugin: str) -> ModuleType:
     path = Path(plugin)
     if path.suffix != ".py":
-        return importlib.import_module(plugin)
+        try:
+            return importlib.import_module(plugin)
+        except ModuleNotFoundError:
+            if path.with_suffix(".py").is_file():
+                hint = f"a file needs its whole name: -p {path.with_suffix('.py')}"
+                raise PluginError(f"there is no module {plugin!r}", hint=hint) from None
+            raise
     if not path.is_file():
         raise PluginError(f"plugin file {plugin} is not there", hint="give the path of a .py file, or a module name")
     name = f"mixmerge_plugin_{path.stem}"

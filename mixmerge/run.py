@@ -236,9 +236,11 @@ def base_parameters(plan: Plan, store: Store) -> float | None:
 
 
 def publish(plan: Plan, store: Store, home: Path) -> Path | None:
-    """Copy the report to `home/report`, link kept merges under `home/models`, and return the report's folder."""
+    """Copy the report to `home/report`, link what was trained and the kept merges under `home/models`, and return the
+    report's folder."""
     reports = [step for step in plan.of_kind("report") if store.record(step.id)]
-    for name, step_id in plan.exports.items():
+    trained = {model.name: model.train for model in plan.models if model.train}
+    for name, step_id in {**trained, **plan.exports}.items():
         if store.record(step_id):
             link = home / "models" / name.replace("/", "-").replace(" ", "_").replace(":", "")
             link.parent.mkdir(parents=True, exist_ok=True)

@@ -119,6 +119,18 @@ class Store:
         path = self.work(step_id) / "failed.json"
         return str(read_json(path)["error"]) if path.is_file() else ""
 
+    def state(self, step_id: str) -> str:
+        """done; failed; begun: a run is in it, or was stopped in it and goes on from there; or to do."""
+        if self.record(step_id):
+            return "done"
+        if self.failure(step_id):
+            return "failed"
+        return "begun" if self.work(step_id).is_dir() else "to do"
+
+    def specs(self) -> Iterator[Step]:
+        """Every step that a run has planned so far, those of recipes that have changed since included."""
+        return (self.spec(path.stem) for path in sorted((self.root / "specs").glob("*.json")))
+
     def begin(self, step: Step) -> Path:
         """The directory to work in. What an earlier attempt left there stays, so that a trainer can resume."""
         with self._no_space():

@@ -57,7 +57,7 @@ def read(path: Path) -> YamlFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        hint = "give the path of a recipe, such as recipes/quickstart.yaml"
+        hint = "give the path of a recipe, or the name of one that comes with mixmerge, such as quickstart"
         raise RecipeError([Problem(str(path), f"cannot be read: {reason.lower()}", hint)]) from None
     loader = _Loader(text)
     try:

@@ -60,9 +60,33 @@ def test_show_explains_a_component_and_a_step(toy_recipe: Path, mixmerge: Cli) -
     assert mixmerge("-p", TOY, "recipe", toy_recipe).returncode == 0
     plan = json.loads(mixmerge("-p", TOY, "plan", toy_recipe, "--json").stdout)
     step = next(step for step in plan["steps"] if step["name"] == "train mixed")
-    record = json.loads(mixmerge("show", step["id"]).stdout)
+    record = json.loads(mixmerge("show", step["id"], "--json").stdout)
     assert record["outcome"]["figures"]["steps"] == 1.0
     assert Path(record["log"]).is_file()
+    assert (Path(record["payload"]) / "model.safetensors").is_file()
+    for name in (step["id"], step["id"][:6], "mixed", "train mixed"):
+        told = mixmerge("show", name).stdout
+        assert told.startswith(f"train mixed (train {step['id']})\n  state       done, 2")
+        assert f"  directory   {record['payload']}\n" in told
+        assert f"by          toy_train, version {record['step']['version']}\n" in told
+        assert "made from   fetch base (" in told
+
+
+def test_show_finds_models_data_tasks_and_what_was_never_written(
+    toy_recipe: Path, mixmerge: Cli, tmp_path: Path
+) -> None:
+    assert mixmerge("-p", TOY, "recipe", toy_recipe).returncode == 0
+    assert "outcome     rows: 20" in mixmerge("show", "gen").stdout
+    assert "derived from its experts" in mixmerge("show", "linear 0.3/0.7").stdout
+    (kept,) = [path.resolve() for path in (tmp_path / "runs" / "toy" / "models").iterdir() if "0." in path.name]
+    written = kept.parent.name
+    name = json.loads(mixmerge("show", written, "--json").stdout)["step"]["name"].removeprefix("write ")
+    assert f"directory   {kept}" in mixmerge("show", name).stdout
+    assert mixmerge("show", "mm_mbpp_plus").stdout.startswith("mm_mbpp_plus (task of lm_eval)\n\nMBPP+")
+    for source in ("data", "mbpp", "packages"):
+        assert "{code|without_docstring}" in mixmerge("show", source).stdout
+    wrong = mixmerge("show", "gen_exprt")
+    assert (wrong.returncode, "did you mean 'gen_expert'?" in wrong.stderr) == (1, True)
 
 
 def test_show_suggests(mixmerge: Cli) -> None:
@@ -134,3 +158,41 @@ def test_an_edited_plugin_is_run_again_and_nothing_else(toy_recipe: Path, mixmer
     done = mixmerge("-p", own, "-p", TOY, "recipe", toy_recipe)
     assert done.returncode == 0, done.stderr
     assert "nothing to do" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "hint"),
+    [
+        (["chek", "r.yaml"], "there is no verb 'chek'", "did you mean 'check'?"),
+        (["recipe", "r.yaml", "--excutor", "local"], "unknown argument '--excutor'", "did you mean '--executor'?"),
+        (["score", "t", "s", "--require-isolation", "0"], "choose from", ""),
+    ],
+)
+def test_wrong_usage_suggests(arguments: list[str], what: str, hint: str, mixmerge: Cli) -> None:
+    done = mixmerge(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert what in done.stderr
+    assert hint in done.stderr
+    assert "worker," not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["quickstart", "quickstart.yaml", "recipes/quickstart.yaml"])
+def test_a_recipe_of_ours_is_found_from_anywhere(name: str, mixmerge: Cli) -> None:
+    done = mixmerge("check", name)
+    assert done.returncode == 0, done.stderr
+    wrong = mixmerge("check", "quickstrat")
+    assert (wrong.returncode, "such as quickstart" in wrong.stderr) == (1, True)
+
+
+def test_a_file_of_ones_own_comes_before_a_recipe_of_ours(toy_recipe: Path, mixmerge: Cli) -> None:
+    toy_recipe.rename(toy_recipe.with_name("quickstart.yaml"))
+    assert "3 trainings, 6 merges" in mixmerge("-p", TOY, "check", "quickstart.yaml").stdout
+
+
+def test_report_gives_the_answer_also_after_an_edit_that_changes_nothing(toy_recipe: Path, mixmerge: Cli) -> None:
+    assert mixmerge("-p", TOY, "recipe", toy_recipe).returncode == 0
+    told = mixmerge("-p", TOY, "report", toy_recipe).stdout.splitlines()[-2]
+    assert told.startswith(("undecided: ", "mix: ", "merge: "))
+    toy_recipe.write_text(f"# a comment\n{toy_recipe.read_text()}")
+    assert mixmerge("-p", TOY, "report", toy_recipe).stdout.splitlines()[-1] == told

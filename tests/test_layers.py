@@ -31,6 +31,7 @@ ORDER = [
     "run",
     "versus",
     "display",
+    "show",
     "scoring",
     "doctor",
     "cli",

@@ -98,3 +98,17 @@ def test_points_with_other_parameters_of_one_method_have_other_names(toy_recipe:
     names = [model.name for model in other.models if model.kind == "merge"]
     assert "ties(density=0.5) 0.3/0.7" in names
     assert len(set(names)) == 6
+
+
+def test_a_merger_that_is_told_a_method_goes_by_it(toy_recipe: Path, registry: Registry) -> None:
+    """In every label, alone or beside others of its name; options stand as a reader would write them."""
+    slerp = "mergekit: {{method: slerp, with_base: true, options: {{t: {}}}}}"
+    methods = f"[mergekit: {{method: nuslerp}}, {slerp.format(0.5)}, {slerp.format(0.7)}]"
+    other = changed(toy_recipe, registry, "[linear, ties: {density: 0.5}]", methods)
+    merges = [model for model in other.models if model.kind == "merge"][:3]
+    assert [model.name for model in merges] == [
+        "mergekit nuslerp 0.3/0.7",
+        "mergekit slerp(t=0.5) 0.3/0.7",
+        "mergekit slerp(t=0.7) 0.3/0.7",
+    ]
+    assert [model.method for model in merges] == ["mergekit nuslerp", "mergekit slerp", "mergekit slerp"]

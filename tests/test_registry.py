@@ -130,3 +130,26 @@ def test_a_module_counts_with_its_whole_package(tmp_path: Path, monkeypatch: pyt
     assert identity() == first
     (folder / "helper.py").write_text("SCALE = 2\n")
     assert identity() != first
+
+
+@pytest.mark.parametrize(
+    ("signature", "what", "hint"),
+    [
+        ("t, scale: float = 1.0", "merger 'own': 'scale' must be given by keyword", "write `*, ` before scale"),
+        ("*, scale: float = 1.0", "merger 'own' takes 0 of the 1 values that mixmerge supplies", "t come first"),
+    ],
+)
+def test_a_signature_that_mixmerge_could_not_call(tmp_path: Path, signature: str, what: str, hint: str) -> None:
+    path = Path(plugin(tmp_path))
+    path.write_text(path.read_text().replace("t, *, scale: float = 1.0", signature))
+    with pytest.raises(PluginError, match=what) as caught:
+        Registry([str(path)])
+    assert hint in caught.value.hint
+
+
+def test_a_file_without_its_ending_is_pointed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plugin(tmp_path)
+    with pytest.raises(PluginError, match="there is no module 'own_register_mergers'") as caught:
+        Registry(["own_register_mergers"])
+    assert "-p own_register_mergers.py" in caught.value.hint

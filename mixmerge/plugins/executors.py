@@ -165,7 +165,7 @@ def _ray_pool(worker: Sequence[str], address: str | None, workers: int, cpus: fl
     try:
         import ray as ray_package
     except ImportError:
-        raise StepError("the executor 'ray' needs Ray", hint="pip install 'mixmerge[ray]'") from None
+        raise StepError("the executor 'ray' needs Ray", hint="pip install 'ray>=2.40'") from None
     ray_package.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
 
     class Worker:

@@ -6,6 +6,7 @@ Data: `hf:`, a file, `codexglue`, `kodcode`, `mbpp`, `packages:` and `python-std
 """
 
 from .columns import benchmark_id, source_name
+from .explain import explain
 from .models import ModelSource, cache_directory, local_directory, model_pins, resolve_model
 from .rows import Rows, check_data, data_pins, load_rows
 from .spec import ALLOWED, DataSpec, SpecProblem
@@ -21,6 +22,7 @@ __all__ = [
     "cache_directory",
     "check_data",
     "data_pins",
+    "explain",
     "load_rows",
     "local_directory",
     "model_pins",
