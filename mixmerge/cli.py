@@ -111,6 +111,11 @@ def _parser() -> _Parser:
     )
     add("check", _check, "validate a recipe; every problem at once", recipe=True)
     add("report", _report, "print the results so far", recipe=True, js=True)
+    versus = add("compare", _compare, "compare what two recipes or runs both scored, paired over samples", js=True)
+    for one, name in (("first", "A"), ("second", "B")):
+        about = "a recipe, or the folder of a run; FILE#NAME for one experiment of recorded results"
+        versus.add_argument(one, metavar=name, help=about)
+    versus.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
     add("plugins", _plugins, "list the components of all plugins", js=True)
     tasks = add("tasks", _tasks, "list the tasks that come with mixmerge", js=True)
     tasks.add_argument("--path", action="store_true", help="print their folder, for `lm_eval run --include_path`")
@@ -129,7 +134,7 @@ def _parser() -> _Parser:
         type=Path,
         metavar="SAMPLES",
         help="a .jsonl(.gz) with task_id and solution or completion, or with id and output; EvalPlus' "
-        "eval_results.json or folder; lm-eval's samples_TASK.jsonl; or ID<TAB>OUTPUT a line",
+        "eval_results.json or folder; lm-eval's samples_TASK.jsonl; or ID<TAB>OUTPUT, or an output, a line",
     )
     score.add_argument("--data", type=Path, metavar="FILE", help="the problems, instead of the task's own")
     score.add_argument(
@@ -199,8 +204,8 @@ def _recipe(arguments: argparse.Namespace) -> int:
         shown.close()
     if not outcome.ran:
         print("nothing to do: every step is done", file=sys.stderr)
-    for advice in outcome.advice:
-        print(advice.headline)
+    for text in outcome.summary:
+        print(text)
     if (models := arguments.out / recipe.name / "models").is_dir():
         print(f"models: {models}", file=sys.stderr)
     index = outcome.report / "index.html" if outcome.report else None
@@ -283,11 +288,12 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from .collect import collect
-    from .run import current_plan, publish
+    from .run import current_plan, publish, summary
 
     recipe, _, store = _load(arguments)
     plan = current_plan(recipe, store)
     found = collect(plan.manifest, store)
+    experiments = [(part.name, row) for part in found.parts for row in part.rows] or [("", row) for row in found.rows]
     if arguments.json:
         keys = (
             "model",
@@ -302,19 +308,42 @@ def _report(arguments: argparse.Namespace) -> int:
             "settings",
             "record",
         )
-        print(json.dumps([{key: getattr(row, key) for key in keys} for row in found.rows], indent=1))
+        named = [({"experiment": name} if name else {}, row) for name, row in experiments]
+        print(json.dumps([{**name, **{key: getattr(row, key) for key in keys}} for name, row in named], indent=1))
         return 0
-    if not found.rows:
+    if not experiments:
         raise MixmergeError("there are no results yet", hint=f"mixmerge recipe {arguments.recipe}")
-    rows = [row for row in found.rows if row.primary]
-    width = max(len(row.model) for row in rows)
-    for row in rows:
-        error = f" ± {row.stderr:.4g}" if row.stderr is not None else ""
-        print(f"{row.model:{width}}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
-    for use in recipe.advise:  # of the results so far, also where no report has been made of them yet
-        print(use.component.function(found, **use.parameters).headline)
+    width = max(len(row.model) for _, row in experiments)
+    for name, row in experiments:
+        if row.primary:
+            error = f" ± {row.stderr:.4g}" if row.stderr is not None else ""
+            about = f"{name}  {row.model}" if name else f"{row.model:{width}}"
+            print(f"{about}  {row.kind:9}  {row.task}  {row.metric} {row.value:.4g}{error}  (n = {row.n})")
+    said = list(summary(plan, store))
+    if not said and found.rows:  # of the results so far, where no report has been made of them yet
+        said = [use.component.function(found, **use.parameters).headline for use in recipe.advise]
+    for text in said:
+        print(text)
     if folder := publish(plan, store, arguments.out / recipe.name):
         print(folder / "index.html" if (folder / "index.html").is_file() else folder)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from . import versus
+    from .registry import Registry
+    from .results import across
+
+    registry = Registry(arguments.plugins)
+    a, b = (versus.load(text, registry, arguments.out) for text in (arguments.first, arguments.second))
+    found = across(a, b)
+    if arguments.json:
+        print(json.dumps([asdict(one) for one in found], indent=1))
+        return 0
+    for line in versus.lines(a, b, found):
+        print(line)
     return 0
 
 

@@ -10,11 +10,13 @@ from . import gate, licences, results
 from .errors import MixmergeError
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
-from .types import Advice, Dataset, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
+from .types import Advice, Dataset, Doubt, Measurement, Model, Point, Record, Results, Row, Score, Step, Trial
 
 
 def collect(manifest: Mapping[str, Any], store: Store) -> Results:
     """Everything that the store holds of a plan; steps that are not done yet are left out."""
+    if "recorded" in manifest:
+        return _collect_recorded(manifest, store)
     models = tuple(_model(entry, manifest, store) for entry in manifest["models"])
     by_name = {model.name: model for model in models}
     rows: list[Row] = []
@@ -27,13 +29,14 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
     _require_asked_alike(asked)
     return Results(
         name=manifest["name"],
-        rows=rows,
+        rows=tuple(rows),
         models=models,
         measurements=_measurements(manifest, store),
         choose_on=tuple(manifest["choose_on"]),
         report_on=tuple(manifest["report_on"]),
         also_on=tuple(manifest["also_on"]),
         winners=manifest["winners"],
+        kept=tuple(manifest.get("kept", ())),
         records=_records(manifest, store),
         provenance={
             "recipe": manifest["text"],
@@ -48,8 +51,49 @@ def collect(manifest: Mapping[str, Any], store: Store) -> Results:
     )
 
 
+def _collect_recorded(manifest: Mapping[str, Any], store: Store) -> Results:
+    """The experiments of recorded results as parts of one Results, without their advice."""
+    record = store.record(manifest["recorded"])
+    whole = Results(
+        name=manifest["name"],
+        rows=(),
+        models=(),
+        records=(record,) if record else (),
+        provenance={"recipe": manifest["text"], "recipe_file": manifest["file"], "versions": versions()},
+        seed=manifest["seed"],
+    )
+    if record is None:
+        return whole
+    found = read_json(store.path(record.step.id) / "experiments.json")
+    parts = tuple(_recorded_part(one, manifest, whole) for one in found["experiments"])
+    return replace(whole, parts=parts, doubts=tuple(Doubt(**one) for one in found["doubts"]))
+
+
+def _recorded_part(one: Mapping[str, Any], manifest: Mapping[str, Any], whole: Results) -> Results:
+    models = [
+        Model(**{**model, "weights": tuple(model["weights"]), "experts": tuple(model["experts"])})
+        for model in one["models"]
+    ]
+    rows = tuple(Row(**{**row, "samples": tuple(row["samples"])}) for row in one["rows"])
+    scored = {row.task for row in rows}
+    choose_on, report_on = (
+        tuple(task for task in manifest[key] if task in scored) for key in ("choose_on", "report_on")
+    )
+    return replace(
+        whole,
+        name=one["name"],
+        rows=rows,
+        models=models,
+        choose_on=choose_on,
+        report_on=report_on,
+        winners=results.choose(rows, models, choose_on),
+    )
+
+
 def decide(plan: Plan, store: Store) -> dict[str, Decision]:
     """What the scores on `choose_on` say so far: a Decision for every merge group that has any."""
+    if plan.recipe.recorded:
+        return {}
     found = collect(plan.manifest, store)
     if not found.choose_on:
         return {}
@@ -135,8 +179,10 @@ def _licences(entry: Mapping[str, Any], manifest: Mapping[str, Any], store: Stor
         parts = [_licences(of[name], manifest, store) for name in ("base", *entry["experts"])]
         return {name: licence for part in parts for name, licence in part.items()}
     if not entry["train"]:
+        if store.record(entry["step"]) is None:
+            return {}
         inside = {one.name: one.licence for one in trained_on(entry["step"], store)}
-        return {entry["name"]: licence_of(entry["step"], store), **inside} if store.record(entry["step"]) else {}
+        return {entry["name"]: licence_of(entry["step"], store), **inside}
     record = store.record(entry["train"])
     names = {step: name for name, step in manifest["datasets"].items()}
     data = {names.get(step, step): licence for step, licence in record.outcome["licences"].items()} if record else {}
@@ -204,7 +250,7 @@ def _measurements(manifest: Mapping[str, Any], store: Store) -> list[Measurement
     """With the models' names in place of their ids."""
     names = {entry["step"]: entry["name"] for entry in manifest["models"]}
     return [
-        Measurement(**{**data, "models": tuple(names.get(model, model) for model in data["models"])})
+        Measurement(**{**data, "models": tuple(names.get(model, model) for model in data["models"]), "record": step_id})
         for step_id in manifest["diagnoses"]
         if store.record(step_id)
         for data in read_json(store.path(step_id) / "measurements.json")

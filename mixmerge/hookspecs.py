@@ -16,7 +16,8 @@ Signatures, by kind (`/` ends the positional part):
     checkpoint_merger  merge(base: Checkpoint, experts: Sequence[Checkpoint], weights: Sequence[float], out: Path,
                        seed: int, /, *, …) -> None
     evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …)
-                       -> Sequence[Score]; files left in `out` are kept with the record
+                       -> Sequence[Score]; files left in `out` are kept with the record, and of `samples_TASK.jsonl`
+                       (lm-eval's log, in the order of `Score.samples`) a few are shown side by side in reports
                        with `pins=`: pins(tasks, parameters) -> Mapping[str, str]: what each task consists of, groups
                        expanded, and other facts under keys with a leading ":"; raises SourceError on an unknown task
                        with `tasks=`: tasks() -> Sequence[(name, one line about it)] that come with it

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
+from typing import Any
 
 from .errors import MixmergeError
 
@@ -17,6 +20,22 @@ def tasks_folder() -> Path:
 def recipes_folder() -> Path:
     """The recipes that mixmerge brings."""
     return _folder("recipes")
+
+
+def beside(file: str, name: str) -> Any:
+    """The module in NAME.py beside a task's `file`, or in OTHER_TASK/NAME.py; one module however often it is asked for.
+
+    lm-eval imports a task's files by their path, outside any package, so that none can import its neighbour.
+    """
+    path = Path(file).with_name(f"{name}.py") if "/" not in name else Path(file).parents[1] / f"{name}.py"
+    full = f"mixmerge_task_{path.parent.name}_{path.stem}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[full] = importlib.util.module_from_spec(spec)  # where its dataclasses look
+        spec.loader.exec_module(module)
+    return sys.modules[full]
 
 
 def find_recipe(path: Path) -> Path:

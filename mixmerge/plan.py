@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from . import sources
+from . import recorded, sources
 from .reading import Use
 from .recipe import MergeEntry, Recipe, TrainEntry
 from .types import Kind, Point, Step, Trial, content_id
@@ -81,7 +81,7 @@ def is_virtual(step: Step) -> bool:
 
 def build(recipe: Recipe, decisions: Mapping[str, Decision] | None = None) -> Plan:
     """The plan as far as the decisions allow: everything that can be run now, and what follows in words."""
-    return _Builder(recipe, decisions or {}).plan()
+    return (_RecordedBuilder if recipe.recorded else _Builder)(recipe, decisions or {}).plan()
 
 
 class _Builder:
@@ -351,6 +351,7 @@ class _Builder:
             "text": self.recipe.text,
             "models": [_plain(asdict(model)) for model in self.models],
             "evaluations": [list(evaluation) for evaluation in self.evaluations],
+            "kept": list(self.exports),
             "diagnoses": [step.id for step in self.steps.values() if step.kind == "diagnose"],
             "datasets": dict(self.datasets),
             "contamination": {
@@ -370,6 +371,53 @@ class _Builder:
         """The evaluator that cannot say what its tasks hold, where rows are trained on that should be compared."""
         entry = self.recipe.eval
         return entry.evaluator.name if entry and self.datasets and not entry.evaluator.component.contents else ""
+
+
+class _RecordedBuilder(_Builder):
+    """The plan of recorded results: read the files, ask the advisors about each experiment, report."""
+
+    def plan(self) -> Plan:
+        entry = self.recipe.recorded
+        assert entry is not None
+        paths = {table.file: recorded.find(table.file, self.recipe.path.parent) for table in entry.tables}
+        self.recorded = self.step(
+            "record",
+            "read recorded results",
+            content={"reader": recorded.VERSION, "tables": _plain(recorded.to_json(entry.tables))},
+            pins={file: recorded.pin(path) for file, path in paths.items()},
+        )
+        # Where the files lie is no part of the step's identity, but its worker has to find them.
+        step = self.steps[self.recorded]
+        places = {file: str(path.absolute()) for file, path in paths.items()}
+        self.steps[self.recorded] = replace(step, content={**step.content, "paths": places})
+        lines = [line for table in entry.tables for line in recorded.read_lines(table, paths[table.file])]
+        self.conclude_each(tuple(dict.fromkeys((line.entry, line.experiment) for line in lines)))
+        return Plan(self.recipe, self.steps, (), (), {}, {}, self.manifest())
+
+    def conclude_each(self, experiments: Sequence[tuple[str, str]]) -> None:
+        """Advice on each experiment, by its place among them, and one report of them all."""
+        given = {"seed": self.recipe.seed, "inputs": {"records": (self.recorded,)}}
+        manifest = self.manifest()
+        advice = tuple(
+            self.step(
+                "advise",
+                f"advise: {use.name} on {name} ({entry})",
+                use,
+                content={"manifest": manifest, "experiment": place},
+                **given,
+            )
+            for place, (entry, name) in enumerate(experiments)
+            for use in self.recipe.advise
+        )
+        given["inputs"] = {"records": (self.recorded,), "advice": advice}
+        for use in self.recipe.report:
+            self.step("report", f"report: {use.name}", use, content={"manifest": manifest}, **given)
+
+    def manifest(self) -> dict[str, Any]:
+        entry = self.recipe.recorded
+        assert entry is not None
+        tasks = {"choose_on": list(entry.choose_on), "report_on": list(entry.report_on)}
+        return {**super().manifest(), **tasks, "recorded": self.recorded}
 
 
 _ABSENT = object()

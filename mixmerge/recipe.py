@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from . import checkpoint, contamination, sources, yamlfile
+from . import checkpoint, contamination, recorded, sources, yamlfile
 from .errors import CheckpointError, RecipeError, SourceError
 from .reading import At, Reader, Use, describe, dotted, listed, name_and_parameters
 from .registry import Registry, suggest
@@ -22,6 +22,8 @@ from .types import Kind
 
 TASKS = ("choose_on", "report_on", "also_on")
 SECTIONS = ("base", "seed", "data", "models", "train", "merge", "eval", "contamination", "diagnose", "advise", "report")
+RECORDED_SECTIONS = ("seed", "results", "eval", "advise", "report")
+"""Of a recipe whose scores were recorded by others: nothing is trained, merged or scored."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,15 @@ class GateEntry:
 
 
 @dataclass(frozen=True)
+class RecordedEntry:
+    """`results:`, with the tasks that `eval` names: all of them unless it does."""
+
+    tables: tuple[recorded.RecordedTable, ...]
+    choose_on: tuple[str, ...]
+    report_on: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole recipe, validated. `name` is the file's stem, `text` the file."""
 
@@ -109,6 +120,7 @@ class Recipe:
     advise: tuple[Use, ...] = ()
     report: tuple[Use, ...] = ()
     contamination: GateEntry = GateEntry()
+    recorded: RecordedEntry | None = None
 
 
 def load(path: Path, registry: Registry) -> Recipe:
@@ -132,6 +144,8 @@ class _Sections(Reader):
     # -- sections ----------------------------------------------------------------------------------------------
 
     def recipe(self) -> Recipe:
+        if isinstance(self.file.data, dict) and "results" in self.file.data:
+            return self.recorded()
         self.sections = self.mapping((), self.file.data, SECTIONS, ["base"])
         self.seed: int = self.value(("seed",), self.sections.get("seed", 0), int, 0)
         before = len(self.problems)
@@ -164,6 +178,35 @@ class _Sections(Reader):
             self.uses("advisor", "advise", []),
             self.uses("reporter", "report", []),
             gate,
+        )
+
+    def recorded(self) -> Recipe:
+        """A recipe of recorded results: `eval` may name tasks for choose_on and report_on, which are all by default."""
+        self.sections = self.mapping((), self.file.data, RECORDED_SECTIONS)
+        seed = self.value(("seed",), self.sections.get("seed", 0), int, 0)
+        above: list[str] = []
+
+        def read(at: At, entry: Any, defaults: dict[str, Any]) -> recorded.RecordedTable | None:
+            found = recorded.read_entry(self, at, entry, defaults, above)
+            above.append(str(at[-1]))
+            return found
+
+        tables = tuple(entry for entry in self.each("results", read).values() if entry)
+        if not above:
+            self.problem(("results",), "results names no table", "results: {NAME: {file: …, scores: {…}}}")
+        known = list(dict.fromkeys(one.task for entry in tables for one in entry.scores.values()))
+        given = self.mapping(("eval",), self.sections.get("eval", {}), ["choose_on", "report_on"])
+        keys = ("choose_on", "report_on")
+        tasks = {key: self.names(("eval", key), given.get(key, known), known, "task") for key in keys}
+        return Recipe(
+            self.file.path.stem,
+            self.file.path,
+            self.file.text,
+            ModelEntry(""),
+            seed,
+            advise=self.uses("advisor", "advise", []),
+            report=self.uses("reporter", "report", []),
+            recorded=RecordedEntry(tables, tasks["choose_on"], tasks["report_on"]),
         )
 
     def section(self, name: str) -> dict[str, Any]:

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .collect import decide, read_advice
+from .collect import collect, decide, read_advice
 from .errors import MixmergeError, StepError, StoreError
 from .hookspecs import Pool
 from .plan import Decision, Plan, build, is_virtual
 from .recipe import Recipe
 from .registry import Registry
+from .results import tally
 from .store import Store
 from .types import Advice, Record, Step
 
 _FIRST = (
     *("source", "data", "contamination", "mixture", "train"),
-    *("merge", "evaluate", "diagnose", "export", "advise", "report"),
+    *("merge", "evaluate", "diagnose", "export", "record", "advise", "report"),
 )
 """Among steps that could run: what others wait for comes first; among trainings, the one with the most rows."""
 
@@ -42,12 +43,14 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to. `ran` is how many steps it had to do; `report` the folder with the report, if any."""
+    """What a run came to. `ran` is how many steps it had to do; `report` the folder with the report, if any; `summary`
+    the answers in a line each."""
 
     plan: Plan
     ran: int
     report: Path | None
     advice: tuple[Advice, ...]
+    summary: tuple[str, ...] = ()
 
 
 _BEFORE_GATES = ("source", "data", "contamination")
@@ -76,7 +79,8 @@ def run(recipe: Recipe, registry: Registry, store: Store, home: Path, connect: C
                 break
             decisions = decided
         report = publish(plan, store, home)
-    return Outcome(plan, ran, report, tuple(read_advice(step, store) for step in plan.of_kind("advise")))
+    advice = tuple(read_advice(step, store) for step in plan.of_kind("advise"))
+    return Outcome(plan, ran, report, advice, tuple(summary(plan, store)))
 
 
 def current_plan(recipe: Recipe, store: Store) -> Plan:
@@ -88,6 +92,15 @@ def current_plan(recipe: Recipe, store: Store) -> Plan:
         if decided == decisions:
             return plan
         decisions = decided
+
+
+def summary(plan: Plan, store: Store) -> Iterator[str]:
+    """The answers in a line each; of recorded results those of every experiment, and what was doubted."""
+    found = collect(plan.manifest, store)
+    advice = [read_advice(step, store).headline for step in plan.of_kind("advise") if store.record(step.id)]
+    names = [part.name for part in found.parts for _ in plan.recipe.advise]
+    yield from (f"{name}: {text}" for name, text in zip(names, advice, strict=True)) if names else advice
+    yield from (f"{what}: {count}" for what, count in tally(found))
 
 
 def _missing(plan: Plan, store: Store) -> list[Step]:
@@ -213,6 +226,8 @@ def base_parameters(plan: Plan, store: Store) -> float | None:
     """The base's number of parameters: from its record, else from its name (`-7B-`), else None."""
     import re
 
+    if not plan.models:  # recorded results: nothing is held
+        return 0.0
     record = store.record(plan.models[0].step)
     if record:
         return float(record.outcome["parameters"])

@@ -28,7 +28,7 @@ Problem = TypeVar("Problem")
 ANSWERS = ("response", "output", "prediction", "answer", "text")
 _FORMS = (
     "one JSON object a line with task_id (or id) and solution, completion or output; EvalPlus' eval_results.json or "
-    "folder; lm-eval's samples_TASK.jsonl; or, where the file is not called .json or .jsonl, ID<TAB>OUTPUT a line"
+    "folder; lm-eval's samples_TASK.jsonl; or, in a file of another name, ID<TAB>OUTPUT a line, or an output a line"
 )
 
 
@@ -227,26 +227,31 @@ def _folder(path: Path) -> Iterator[Sample]:
             yield Sample(str(file), folder.name.replace("_", "/"), text, "solution")
 
 
-def tab_separated(path: Path) -> list[tuple[str, str, str]]:
-    """(FILE:LINE, id, text) of each line ID<TAB>TEXT, CodeXGLUE's form of outputs and references: the second column,
-    without the white space around it, or "" where there is none. Nothing for a file of another form."""
-    name = path.name.removesuffix(".gz")
-    if name.endswith((".json", ".jsonl", ".parquet")):
+def text_lines(path: Path) -> list[tuple[str, str, str]]:
+    """(FILE:LINE, id, text) of each line of a file that is no JSON; nothing for one that is, or is named as such.
+
+    ID<TAB>TEXT is CodeXGLUE's form of outputs and references: of such a line the second column counts, without the
+    white space around it, or "" where there is none. Where no line has a tab, each is a text whose id is its number,
+    from 0.
+    """
+    if path.name.removesuffix(".gz").endswith((".json", ".jsonl", ".parquet")):
         return []
-    found: list[tuple[str, str, str]] = []
-    with gzip.open(path, "rt", encoding="utf-8") if path.name.endswith(".gz") else path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not found and line.lstrip().startswith(("{", "[")):
-                return []
-            id, _, rest = line.strip().partition("\t")
-            if id:
-                found.append((f"{path}:{number}", id, rest.partition("\t")[0].strip()))
-    return found
+    try:
+        with (gzip.open if path.name.endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read {path}: {error}", hint="is it whole, and UTF-8?") from error
+    if next(filter(None, lines), "{").startswith(("{", "[")):
+        return []
+    if not any("\t" in line for line in lines):
+        return [(f"{path}:{number + 1}", str(number), line) for number, line in enumerate(lines)]
+    columns = [(f"{path}:{number}", line.split("\t")) for number, line in enumerate(lines, 1) if line]
+    return [(place, first, rest[0].strip() if rest else "") for place, (first, *rest) in columns]
 
 
 def _file(path: Path) -> Iterator[Sample]:
-    if lines_of_tabs := tab_separated(path):
-        yield from (Sample(place, id, text, "answer") for place, id, text in lines_of_tabs)
+    if found := text_lines(path):
+        yield from (Sample(place, id, text, "answer") for place, id, text in found)
         return
     with gzip.open(path, "rt", encoding="utf-8") if path.name.endswith(".gz") else path.open(encoding="utf-8") as lines:
         if path.name.removesuffix(".gz").endswith(".json"):

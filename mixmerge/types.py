@@ -162,13 +162,14 @@ class Score:
 @dataclass(frozen=True)
 class Measurement:
     """One figure about weights, of one model or a pair: `metric` of `diagnostic` over the tensors of `group`,
-    such as "layer 3", "layers", "embeddings", "head", "norm" and "all"."""
+    such as "layer 3", "layers", "embeddings", "head", "norm" and "all". `record` is the step that measured it."""
 
     diagnostic: str
     metric: str
     group: str
     models: tuple[str, ...]
     value: float
+    record: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Trial:
 class Step:
     """One node of the plan. `id` is the content hash of everything that changes its outcome; `name` is not in it.
 
-    kind        source, data, contamination, mixture, train, merge, export, evaluate, diagnose, advise, report
+    kind        source, data, contamination, mixture, train, merge, export, evaluate, diagnose, record, advise, report
     component   the component that does it, "" for what mixmerge does itself
     parameters  the component's: validated, defaults filled in, JSON-like
     content     what the step is about beyond them: a source, shares, tasks, weights; JSON-like
@@ -294,6 +295,57 @@ class Overlap:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """One thing that recorded figures do not support.
+
+    kind       "average", "change", "sign", "reference", "count", "identical", "quoted", "source"; see `results.audit`
+    place      where it stands: "results.csv:12"
+    subject    the model that it is about, or two of them
+    text       what is wrong, as a sentence without its full stop
+    printed    the figure in doubt; `computed` what follows from the others: None where there is no such figure
+    """
+
+    kind: str
+    place: str
+    experiment: str
+    table: str
+    subject: str
+    text: str
+    printed: float | None = None
+    computed: float | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one model wrote for one sample: `value` is the sample's primary metric, `verdict` what a judge said beyond
+    it ("timeout"), "" for nothing. `record` is the step that scored it."""
+
+    model: str
+    text: str
+    value: float
+    verdict: str = ""
+    record: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a task with what several models wrote for it.
+
+    name    the document's own id, else its number
+    why     why this one is shown: "della 0.6/0.4 does better than mixed"
+    target  the reference, "" where there is none;  answers: in the order of the models
+    """
+
+    task: str
+    metric: str
+    name: str
+    why: str
+    prompt: str
+    target: str
+    answers: tuple[Written, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything an advisor or a reporter may look at: tidy rows, models, measurements, and where they come from.
 
@@ -305,6 +357,11 @@ class Results:
     overlaps               every training dataset with every evaluation set whose documents could be had
     provenance             the recipe's name and text, versions, host, started, finished, notes (facts that a table
                            must carry, such as "near duplicates removed: 7")
+    parts                  the experiments of a recipe of recorded results, each with its own advice; such a recipe has
+                           no rows beside theirs
+    doubts                 what recorded figures do not support
+    samples                a few samples with what the models wrote; for reporters, as `advice`
+    kept                   names of the merges that are written, with their model cards
     """
 
     name: str
@@ -321,3 +378,7 @@ class Results:
     seed: int = 0
     overlaps: Sequence[Overlap] = ()
     datasets: Sequence[Dataset] = ()
+    parts: Sequence[Results] = ()
+    doubts: Sequence[Doubt] = ()
+    samples: Sequence[Sample] = ()
+    kept: tuple[str, ...] = ()

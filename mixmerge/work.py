@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, gate, sources
+from . import checkpoint, gate, recorded, results, samples, sources
 from .card import write_card, write_training_card
 from .collect import collect, licence_of, read_advice, trained_on
 from .components import Component
@@ -255,8 +255,31 @@ def _diagnose(job: Job) -> Outcome:
     return {"measurements": len(measured)}
 
 
+def _record(job: Job) -> Outcome:
+    """Read what others recorded, sort it into experiments, and list what its figures do not support."""
+    tables = recorded.from_json(job.step.content["tables"])
+    paths = {file: Path(path) for file, path in job.step.content["paths"].items()}
+    for file, path in paths.items():
+        if recorded.pin(path) != job.step.pins[file]:
+            raise SourceError(f"{path} changed while it was read", hint="run the same command again")
+    lines = [line for table in tables for line in recorded.read_lines(table, paths[table.file])]
+    by_name = {table.name: tuple(table.scores.values()) for table in tables}
+    experiments = [dataclasses.asdict(one) for one in results.experiments(tables, lines, job.step.id)]
+    doubts = [dataclasses.asdict(one) for one in results.audit(tables, lines)]
+    write_json(job.out / "experiments.json", {"experiments": experiments, "doubts": doubts})
+    printed = {
+        "average": sum(line.average is not None for line in lines),
+        "change": sum(len(line.changes) for line in lines),
+        "count": sum(one.counted and one.task in line.values for line in lines for one in by_name[line.entry]),
+    }
+    names = [one["name"] for one in experiments]
+    return {"lines": len(lines), "printed": printed, "experiments": names, "doubts": len(doubts)}
+
+
 def _advise(job: Job) -> Outcome:
     found = collect(job.step.content["manifest"], job.store)
+    if found.parts:
+        found = found.parts[job.step.content["experiment"]]
     advice = job.component("advisor").function(found, **job.step.parameters)
     write_json(job.out / "advice.json", dataclasses.asdict(advice))
     return {"answer": advice.answer, "headline": advice.headline}
@@ -265,7 +288,12 @@ def _advise(job: Job) -> Outcome:
 def _report(job: Job) -> Outcome:
     found = collect(job.step.content["manifest"], job.store)
     advice = [read_advice(job.store.spec(step), job.store) for step in job.inputs("advice")]
-    found = dataclasses.replace(found, advice=advice)
+    if found.parts:
+        each = len(advice) // len(found.parts)
+        parts = [dataclasses.replace(p, advice=advice[i * each : (i + 1) * each]) for i, p in enumerate(found.parts)]
+        found = dataclasses.replace(found, parts=parts)
+    else:
+        found = dataclasses.replace(found, advice=advice, samples=samples.side_by_side(found, job.store))
     files = job.component("reporter").function(found, job.out, **job.step.parameters)
     return {"files": [str(Path(file).relative_to(job.out)) for file in files]}
 
@@ -280,6 +308,7 @@ _DO: Mapping[str, Callable[[Job], Outcome]] = {
     "export": _export,
     "evaluate": _evaluate,
     "diagnose": _diagnose,
+    "record": _record,
     "advise": _advise,
     "report": _report,
 }

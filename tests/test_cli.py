@@ -28,7 +28,9 @@ def test_help_is_quick() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_checks_and_plans_offline(path: Path, mixmerge: Cli) -> None:
+def test_every_recipe_checks_and_plans_offline(path: Path, mixmerge: Cli, request: pytest.FixtureRequest) -> None:
+    if path.stem == "paper_tables" and not (request.getfixturevalue("data_dir").parent / "paper").is_dir():
+        pytest.skip("the paper's tables are not here: paper/results.csv beside the test data")
     done = mixmerge("check", path)
     assert done.returncode == 0, done.stderr
     planned = mixmerge("plan", path, "--json")

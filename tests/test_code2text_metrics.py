@@ -350,6 +350,17 @@ def test_recorded_summaries_from_the_command_line(data_dir: Path, tmp_path: Path
     assert set(again["references"]) == {"constant sentence"}  # the references' file holds no names
 
 
+def test_a_text_a_line(tmp_path: Path) -> None:
+    (tmp_path / "test.gold").write_text("returns a list\n[x] opens\nadds two numbers\n")
+    (tmp_path / "test.pred").write_text("returns a list\n\nadds\n")
+    found = score("mm_code2text_java", tmp_path / "test.pred", data=tmp_path / "test.gold")
+    assert (found.summary["n"], found.summary["rows"]) == (3, 3)
+    assert [found.file["eval"][str(row)][0]["output"] for row in range(3)] == ["returns a list", "", "adds"]
+    (tmp_path / "test.tsv").write_text("2\tadds\tmore\n1\n")
+    found = score("mm_code2text_java", tmp_path / "test.tsv", data=tmp_path / "test.gold")
+    assert {id: tries[0]["output"] for id, tries in found.file["eval"].items()} == {"2": "adds", "1": ""}
+
+
 def test_some_rows_by_their_own_ids_and_below_the_baselines(rows: Path, tmp_path: Path, mixmerge: Cli) -> None:
     outputs = write(tmp_path / "o.jsonl", [{"id": "https://x/2", "output": "nothing"}, {"id": "0", "output": "no"}])
     done = mixmerge("score", "mm_code2text_java", outputs, "--data", rows, "--json")
@@ -385,6 +396,7 @@ def test_what_is_wrong_with_outputs_is_said_by_line(rows: Path, tmp_path: Path) 
         ([one, {"id": -1, "output": "b"}], "o.jsonl:2: no problem has the id '-1'"),
         ([one, {"id": "https://x/1", "output": "b"}], "o.jsonl:2: a second summary for the id 0"),
         ([one, {"id": 1}], "o.jsonl:2: there is no solution, completion or output"),
+        ([one, {"id": "", "output": "b"}], "o.jsonl:2: no problem has the id ''"),
         ([one, {"output": "b"}], "o.jsonl:2: there is no task_id"),
     ):
         with pytest.raises(SourceError) as error:
@@ -394,7 +406,10 @@ def test_what_is_wrong_with_outputs_is_said_by_line(rows: Path, tmp_path: Path) 
     gold = tmp_path / "gold.tsv"
     gold.write_text("0\ta\n1\tb\n0\tc\n")
     bare = write(tmp_path / "d.jsonl", [{"code": "x"}])
+    binary = tmp_path / "rows.bin"
+    binary.write_bytes(b"\xff\xfe\x00")
     for data, message in (
+        (binary, "cannot read"),
         (gold, f"{gold}:3: a second reference for the id 0"),
         (bare, "d.jsonl: row 0 has no docstring_tokens"),
     ):

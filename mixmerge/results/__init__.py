@@ -14,8 +14,24 @@ What stands for what, everywhere in a report:
 Winners are chosen on `choose_on` alone. Nothing here imports numpy before it is needed.
 """
 
+from .across import Across, across
+from .audit import KINDS as DOUBTS
+from .audit import audit, tally
+from .experiments import Experiment, experiments
 from .layout import Cell, Column, Line, Series, SeriesPoint, Table, sweep_series, sweeps, table
-from .paired import NORMAL_FROM_SAMPLES, RESAMPLES, Comparison, compare, compare_average, mcnemar
+from .methods import MethodResult, best_mixture, holm, methods, winner_of
+from .optimism import Optimism, optimism
+from .paired import (
+    NORMAL_FROM_SAMPLES,
+    RESAMPLES,
+    Comparison,
+    compare,
+    compare_average,
+    compare_rows,
+    compare_unpaired,
+    mcnemar,
+)
+from .pareto import front, pareto, task_changes
 from .rows import (
     EXPERTS,
     best_by_method,
@@ -29,28 +45,47 @@ from .rows import (
 )
 
 __all__ = [
+    "DOUBTS",
     "EXPERTS",
     "NORMAL_FROM_SAMPLES",
     "RESAMPLES",
+    "Across",
     "Cell",
     "Column",
     "Comparison",
+    "Experiment",
     "Line",
+    "MethodResult",
+    "Optimism",
     "Series",
     "SeriesPoint",
     "Table",
+    "across",
+    "audit",
     "best_by_method",
     "best_expert",
+    "best_mixture",
     "choose",
     "compare",
     "compare_average",
+    "compare_rows",
+    "compare_unpaired",
+    "experiments",
     "experts_of",
     "find_row",
+    "front",
     "gain_kept",
+    "holm",
     "mcnemar",
+    "methods",
     "objective",
+    "optimism",
+    "pareto",
     "primary_metric",
     "sweep_series",
     "sweeps",
     "table",
+    "tally",
+    "task_changes",
+    "winner_of",
 ]

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..types import Model, Results, Row
-from .paired import RESAMPLES, Comparison, compare, compare_average
+from .paired import RESAMPLES, Comparison, compare, compare_average, compare_rows, compare_unpaired
 from .rows import (
     EXPERTS,
     base_name,
     best_by_method,
     experts_of,
+    find_row,
     finite,
     first_best,
     primary_metric,
@@ -59,7 +60,8 @@ class Line:
 
     cells      one per column, None where there is no score
     average    mean over the tasks of the relative change of the primary metric, percent; None unless all are there
-    versus     that average against the experts (or the base), with its interval; None without samples
+    versus     that average against the experts (or the base), with its interval, paired where there are samples; None
+               where no noise is known
     winner     whether this merge won its group on `choose_on`
     """
 
@@ -239,6 +241,9 @@ def _mark_cells(results: Results, lines: list[Line], index: int, column: Column,
 
     def near(name: str) -> bool:
         pair = compare(results, name, best, column.task, metric=column.metric, resamples=resamples)
+        if pair is None:
+            rows = [find_row(results.rows, one, column.task, column.metric) for one in (name, best)]
+            pair = compare_rows(rows[0], rows[1]) if rows[0] and rows[1] else None
         return pair is not None and not pair.decided
 
     near_best = {name for name, value in values.items() if value == values[best] or near(name)}
@@ -255,7 +260,12 @@ def _versus(results: Results, line: Line, tasks: Sequence[str], resamples: int) 
     against = EXPERTS if experts_of(results.models) else base_name(results.rows)
     if line.average is None or not against or line.model == against:
         return {}
-    return {"versus": compare_average(results, line.model, against, tasks, resamples=resamples)}
+    return {"versus": _average(results, line.model, against, tasks, resamples)}
+
+
+def _average(results: Results, a: str, b: str, tasks: Sequence[str], resamples: int) -> Comparison | None:
+    paired = compare_average(results, a, b, tasks, resamples=resamples)
+    return paired or compare_unpaired(results, a, b, tasks)
 
 
 def _mark_averages(results: Results, lines: list[Line], tasks: Sequence[str], resamples: int) -> Iterator[Line]:
@@ -265,7 +275,7 @@ def _mark_averages(results: Results, lines: list[Line], tasks: Sequence[str], re
         if best is None or line.model not in values:
             yield line
             continue
-        pair = compare_average(results, line.model, best, tasks, resamples=resamples)
+        pair = _average(results, line.model, best, tasks, resamples)
         is_best = values[line.model] == values[best]
         yield replace(line, best=is_best, near_best=is_best or (pair is not None and not pair.decided))
 

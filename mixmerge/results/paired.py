@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from ..types import Results, Row, content_id
@@ -39,6 +40,8 @@ class Comparison:
                 percentile interval at `level`
     p           two-sided, from the same resamples: the share on the far side of zero, twice; at least 1/(resamples + 1)
     exact_p     McNemar's, where every sample is 0 or 1
+    paired      False for an interval from the standard errors of both, where no scores per sample are known
+    unknown     tasks whose noise is not known and is left out of the interval, which is too narrow by it
     """
 
     a: str
@@ -52,6 +55,13 @@ class Comparison:
     p: float
     level: float = 0.95
     exact_p: float | None = None
+    paired: bool = True
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def decisive_p(self) -> float:
+        """McNemar's where it applies, else the bootstrap's."""
+        return self.p if self.exact_p is None else self.exact_p
 
     @property
     def decided(self) -> bool:
@@ -108,6 +118,59 @@ def compare_average(
         draws = draws + _draws(results, a, b, rows[0], difference, resamples)
         observed, n = observed + float(difference.mean()), n + len(difference)
     return Comparison(a, b, "", "relative change", n, observed, *_interval(draws, level), level) if tasks else None
+
+
+def compare_unpaired(
+    results: Results, a: str, b: str, tasks: Sequence[str], *, level: float = 0.95
+) -> Comparison | None:
+    """`compare_average` where there are no scores per sample: a normal interval from both standard errors.
+
+    The two models are taken as independent on a task, although they saw the same samples: where they fail alike, the
+    interval is too wide. Tasks of equal n are taken to hold the same samples (HumanEval and HumanEval+) and their noise
+    adds up as if it were one; that of other tasks adds up in squares. Tasks without standard errors have no part in it
+    and are named in `unknown`. None when a score is missing, or no task has standard errors.
+    """
+    names = experts_of(results.models)
+    difference, noise, total, unknown = 0.0, dict[int, float](), 0, []
+    for task in tasks:
+        rows = [find_row(results.rows, name, task) for one in (a, b) if (name := resolve(results, one, task))]
+        found = [row for row in rows if row and math.isfinite(row.value)]
+        if len(found) < 2:
+            return None
+        first, second = found
+        reference = reference_row(results.rows, task, first.metric, names)
+        weight = 100 / (abs(reference.value) if reference and reference.value else 1.0) / len(tasks)
+        difference += weight * (1 if first.higher_is_better else -1) * (first.value - second.value)
+        total += first.n
+        if first.stderr is None or second.stderr is None:
+            unknown.append(task)
+        else:
+            noise[first.n] = noise.get(first.n, 0.0) + weight * math.hypot(first.stderr, second.stderr)
+    if not noise:
+        return None
+    error = math.hypot(*noise.values())
+    low, high, p = _normal_interval(difference, error, level)
+    return Comparison(
+        a, b, "", "relative change", total, difference, low, high, p, level, paired=False, unknown=tuple(unknown)
+    )
+
+
+def compare_rows(a: Row, b: Row, *, level: float = 0.95) -> Comparison | None:
+    """Two scores on one task, wherever they come from: a normal interval from both standard errors, the scores taken as
+    independent. In the metric's own unit, positive where `a` is better; None without standard errors."""
+    if a.stderr is None or b.stderr is None or not math.isfinite(a.value - b.value):
+        return None
+    difference = (1 if a.higher_is_better else -1) * (a.value - b.value)
+    low, high, p = _normal_interval(difference, math.hypot(a.stderr, b.stderr), level)
+    return Comparison(a.model, b.model, a.task, a.metric, min(a.n, b.n), difference, low, high, p, level, paired=False)
+
+
+def _normal_interval(difference: float, error: float, level: float) -> tuple[float, float, float]:
+    """(low, high, two-sided p) of a difference with that standard error."""
+    normal = NormalDist()
+    reach = normal.inv_cdf((1 + level) / 2) * error
+    p = 2 * normal.cdf(-abs(difference) / error) if error else float(difference == 0)
+    return difference - reach, difference + reach, p
 
 
 def mcnemar(a_samples: Sequence[float], b_samples: Sequence[float]) -> float:

@@ -11,17 +11,46 @@ from ..types import Model, Results, Row
 EXPERTS = "experts (each on its own task)"
 
 
+class _Index:
+    """Rows by what is looked up, the first of equals: reports look up the same rows thousands of times."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = rows
+        self.found: dict[tuple[str, str, str], Row] = {}
+        self.primary: dict[str, str] = {}
+        said: set[str] = set()
+        for row in rows:
+            self.found.setdefault((row.model, row.task, row.metric), row)
+            if row.primary and row.task not in said:
+                said.add(row.task)
+                self.primary[row.task] = row.metric
+            self.primary.setdefault(row.task, row.metric)
+
+
+_RECENT: list[_Index] = []
+
+
+def _index(rows: Iterable[Row]) -> _Index:
+    """Of a tuple, which cannot change, the index is kept for a while."""
+    if not isinstance(rows, tuple):
+        return _Index(rows)
+    known = next((one for one in _RECENT if one.rows is rows), None)
+    if known is None:
+        known = _Index(rows)
+        _RECENT[:] = [known, *_RECENT[:7]]
+    return known
+
+
 def primary_metric(rows: Iterable[Row], task: str) -> str | None:
     """The metric that stands for `task`; None when nothing was scored on it."""
-    of_task = [row for row in rows if row.task == task]
-    return next((row.metric for row in of_task if row.primary), of_task[0].metric if of_task else None)
+    return _index(rows).primary.get(task)
 
 
 def find_row(rows: Iterable[Row], model: str, task: str, metric: str | None = None) -> Row | None:
     """The score of `model` on `task`; `metric` None means the primary one."""
-    rows = list(rows)
-    wanted = metric or primary_metric(rows, task)
-    return next((row for row in rows if (row.model, row.task, row.metric) == (model, task, wanted)), None)
+    index = _index(rows)
+    wanted = metric or index.primary.get(task)
+    return index.found.get((model, task, wanted)) if wanted else None
 
 
 def experts_of(models: Sequence[Model]) -> tuple[str, ...]:
@@ -119,7 +148,7 @@ def _choose(
     rows: Sequence[Row], models: Sequence[Model], choose_on: Sequence[str], *, by_method: bool
 ) -> dict[tuple[str, str], str]:
     best: dict[tuple[str, str], tuple[float, str]] = {}
-    rows = [row for row in rows if row.task in choose_on]
+    rows = tuple(row for row in rows if row.task in choose_on)
     experts = experts_of(models)
     for model in models:
         if model.kind != "merge" or not choose_on or not all(find_row(rows, model.name, task) for task in choose_on):

@@ -7,33 +7,20 @@ filter; metrics only read the verdicts.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from mixmerge.paths import beside
 from mixmerge.sandbox import isolation
 from mixmerge.scoring import Request, Sample, Scored, attempts
 
-
-def _beside(name: str) -> Any:
-    """Another file of this folder; lm-eval imports this one by its path, outside any package."""
-    spec = importlib.util.spec_from_file_location(f"mm_code_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its dataclasses look
-    spec.loader.exec_module(module)
-    return module
-
-
-problems = _beside("problems")
-compare = _beside("compare")
-extract = _beside("extract")
-judging = _beside("judging")
+problems = beside(__file__, "problems")
+compare = beside(__file__, "compare")
+extract = beside(__file__, "extract")
+judging = beside(__file__, "judging")
 
 INSTRUCTION = (
     "Please provide a self-contained Python script that solves the following problem in a markdown code block:"

@@ -12,7 +12,6 @@ bootstrap. No file is downloaded, nothing of the library evaluate is used.
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import re
@@ -22,31 +21,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import starmap
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixmerge.paths import beside
+
 Floats = NDArray[np.float64]
 Value = float | tuple[float, ...]
 
 
-def _beside(name: str) -> Any:
-    """Another file of this folder; lm-eval imports these by their path, outside any package."""
-    module_name = f"mm_code2text_{name}"
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[module_name]
-
-
-bleu = _beside("bleu")
-meteor = _beside("meteor")
-overlaps = _beside("overlaps")
+bleu = beside(__file__, "bleu")
+meteor = beside(__file__, "meteor")
+overlaps = beside(__file__, "overlaps")
 
 CHARACTERS, WORDS, BETA = 6, 2, 2
 """chrF++: character n-grams up to 6, word n-grams up to 2, recall twice as important (Popović 2017)."""

@@ -7,40 +7,26 @@ through the task's extraction first, as it was when the task was run; `--sanitiz
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixmerge import SourceError
-from mixmerge.scoring import Request, Sample, Scored, attempts, tab_separated
+from mixmerge.paths import beside
+from mixmerge.scoring import Request, Sample, Scored, attempts, text_lines
 from mixmerge.sources import code2text
 from mixmerge.sources.files import read_file
 
-
-def _beside(name: str) -> Any:
-    """Another file of this folder; lm-eval imports these by their path, outside any package."""
-    full = f"mm_code2text_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-baselines = _beside("baselines")
-metrics = _beside("metrics")
-rows = _beside("rows")
+baselines = beside(__file__, "baselines")
+metrics = beside(__file__, "metrics")
+rows = beside(__file__, "rows")
 
 COMPARED = ("bleu4_codexglue", "chrfpp", "rouge_l", "meteor")
 """By which metrics a system is said to be below a baseline."""
 _FORMS = (
     "--data takes rows of CodeXGLUE with docstring_tokens and func_name (.jsonl, .jsonl.gz, .json, .parquet), "
-    "or ID<TAB>REFERENCE a line"
+    "or ID<TAB>REFERENCE a line, or a reference a line"
 )
 
 
@@ -59,9 +45,9 @@ def score(request: Request, samples: Sequence[Sample], extract: Callable[[str], 
     Raises SourceError, by file and line, for an id that no row has, or that two summaries have.
     """
     language = request.config["dataset_kwargs"]["language"]
-    known = {row.id: row for row in _rows(request.data, language)}
+    known, names = _rows(request.data, language)
     given: dict[str, Sample] = {}
-    for id, sample in attempts(samples, known, _aliases(request.data, known)):
+    for id, sample in attempts(samples, known, lambda id: names.get(id, id)):
         if id in given:
             hint = f"the first is {given[id].place}; give one summary for each row"
             raise SourceError(f"{sample.place}: a second summary for the id {id}", hint=hint)
@@ -117,21 +103,32 @@ def _result(summary: str, item: Mapping[str, Any]) -> dict[str, Any]:
 # -- rows -------------------------------------------------------------------------------------------------------
 
 
-def _rows(data: Path | None, language: str) -> list[Row]:
-    """The rows of a file, or of the task's whole test set; ids are row numbers from 0, or the first column's."""
-    if data is None:
-        return [_row(number, row, language, "the test set") for number, row in enumerate(rows.test_rows(language))]
-    if lines := tab_separated(data):
-        found = [Row(id, text, "") for _, id, text in lines]
-        places = {id: place for place, id, _ in reversed(lines)}
-        for place, id, _ in lines:
-            if places[id] != place:
-                raise SourceError(f"{place}: a second reference for the id {id}", hint=f"the first is {places[id]}")
-        return found
-    found = [_row(number, row, language, str(data)) for number, row in enumerate(read_file(data))]
+def _rows(data: Path | None, language: str) -> tuple[dict[str, Row], dict[str, str]]:
+    """The rows of a file, or of the task's whole test set, by id; and other names of theirs, with their ids.
+
+    An id is a row's number, from 0, or what stands before the tab. A row's own `id` or `url` is another name of
+    it, unless that is the number of some row.
+    """
+    if data is not None and (lines := text_lines(data)):
+        return _columns(lines), {}
+    found: dict[str, Row] = {}
+    names: dict[str, str] = {}
+    for number, row in enumerate(rows.test_rows(language) if data is None else read_file(data)):
+        found[str(number)] = _row(number, row, language, "the test set" if data is None else str(data))
+        for own in (row.get("id"), row.get("url")):
+            names.setdefault(str(number) if own in (None, "") else str(own), str(number))
     if not found:
-        raise SourceError(f"{data} holds no rows", hint=_FORMS)
-    return found
+        raise SourceError(f"{data or 'the test set'} holds no rows", hint=_FORMS)
+    return found, {name: id for name, id in names.items() if name not in found}
+
+
+def _columns(lines: Sequence[tuple[str, str, str]]) -> dict[str, Row]:
+    places: dict[str, str] = {}
+    for place, id, _ in lines:
+        if id in places:
+            raise SourceError(f"{place}: a second reference for the id {id}", hint=f"the first is {places[id]}")
+        places[id] = place
+    return {id: Row(id, text, "") for _, id, text in lines}
 
 
 def _row(number: int, row: Mapping[str, Any], language: str, where: str) -> Row:
@@ -142,18 +139,6 @@ def _row(number: int, row: Mapping[str, Any], language: str, where: str) -> Row:
     else:
         raise SourceError(f"{where}: row {number} has no docstring_tokens; it has {', '.join(row)}", hint=_FORMS)
     return Row(str(number), reference, str(row.get("func_name") or ""))
-
-
-def _aliases(data: Path | None, known: Mapping[str, Row]) -> Callable[[str], str]:
-    """From a row's own id or url to its number; a number is always a row's number."""
-    if data is None or tab_separated(data):
-        return str
-    found: dict[str, str] = {}
-    for number, row in enumerate(read_file(data)):
-        for name in ("id", "url"):
-            if (own := str(row.get(name, ""))) and own not in known:
-                found.setdefault(own, str(number))
-    return lambda id: found.get(id, id)
 
 
 # -- in words ---------------------------------------------------------------------------------------------------

@@ -7,34 +7,19 @@ resampling only reads what was measured.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from mixmerge.paths import beside
 from mixmerge.scoring import Request, Sample, Scored
 from mixmerge.sources import docstrings
 
-
-def _beside(name: str) -> Any:
-    """Another file of this folder; lm-eval imports this one by its path, outside any package."""
-    full = f"mm_code2text_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-baselines = _beside("baselines")
-metrics = _beside("metrics")
-rows = _beside("rows")
-scoring = _beside("score")
+baselines = beside(__file__, "baselines")
+metrics = beside(__file__, "metrics")
+rows = beside(__file__, "rows")
+scoring = beside(__file__, "score")
 
 MEASURED = (
     *("bleu4_codexglue", "bleu4_nltk", "bleu4_nltk_normalised", "bleu4_sacrebleu"),

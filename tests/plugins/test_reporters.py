@@ -15,18 +15,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 import itertools
 
 from report_fixture import GEN, LAYERS, REPORT_ON, SUM, make_results
 
-from mixmerge import Advice, Measurement, Model, Results, Row
+from mixmerge import Advice, Doubt, Measurement, Model, Results, Row
 from mixmerge.components import Component
 from mixmerge.plugins import reporters
-from mixmerge.plugins.reporters import content, drawing, figures, merges, origin, words
+from mixmerge.plugins.reporters import content, drawing, figures, merges, origin, weights, words
 from mixmerge.plugins.reporters.tex import tex
-from mixmerge.results import best_expert, find_row, gain_kept
+from mixmerge.results import best_expert, compare_average, find_row, gain_kept
 
 CHROMIUM = next(
     filter(
@@ -282,6 +283,24 @@ def test_diagnostics_keep_embeddings_and_head_apart(page: str) -> None:
         assert word in text.replace("\u200b", "")
 
 
+def test_types_of_tensors_stand_apart_and_rounding_is_said(results: Results, tmp_path: Path) -> None:
+    groups = ("all", "layer 0", "type mlp.up_proj", "type self_attn.q_proj", "tensor model.odd.weight")
+    measured = [Measurement("changed", "one_ulp", group, ("gen_expert",), 0.73) for group in groups]
+    measured += [Measurement("changed", "one_ulp", "all", ("sum_expert",), 0.2)]
+    measured += [Measurement("null", "pearson", "layer 0", ("gen_expert", "mixed"), 0.6)]
+    one = replace(results, measurements=measured)
+    assert weights.diagnostic_table(one).groups == ("layers, mean", "layers, lowest to highest", "whole model")
+    types = weights.type_table(one)
+    assert types.groups == ("mlp.up_proj", "self_attn.q_proj")
+    assert [block.label for block in types.blocks] == ["Of these, by one unit"]
+    (told,) = weights.rounding(one)
+    assert told.startswith("73 % of the weights of gen_expert that changed differ by one unit in the last place")
+    (index, *_) = reporters.html.function(one, tmp_path, files=False)
+    text = Page(index.read_text(encoding="utf-8")).text
+    assert "the other figures of it measure rounding" in text
+    assert "Pearson correlation, of two trainings of one task that differ in their seed alone" in text
+
+
 def test_a_report_without_advice_or_scores_still_stands(tmp_path: Path) -> None:
     for component in reporters.register_reporters():
         for path in component.function(Results("empty", [], []), tmp_path / component.name):
@@ -320,6 +339,127 @@ def test_undecided_is_said_plainly(results: Results, tmp_path: Path) -> None:
     assert "Another advisor: mix" in text
 
 
+# ---- the contest, methods, samples, cards, recorded results --------------------------------------------------------
+
+
+def test_who_is_ahead_by_how_much_and_whether_it_is_noise(page: str, results: Results) -> None:
+    """Against the comparison itself, as a stranger would read it off the page."""
+    versus = compare_average(results, "linear 0.5/0.5", "mixed", REPORT_ON)
+    assert versus is not None
+    ahead = "linear 0.5/0.5" if versus.difference > 0 else "mixed"
+    found = dict(re.findall(r"<dt>([^<]*)</dt><dd>(.*?)</dd>", page[page.index('class="takeaway"') :])[:3])
+    assert found["ahead"] == ahead
+    assert found["by"] == f"{abs(versus.difference):.1f} points of relative change"
+    assert ("more than noise" if versus.decided else "within noise") in found
+
+
+def test_methods_say_what_they_were_given(page: str, results: Results, out: Path) -> None:
+    text = Page(page).text
+    section = text[text.index("Method by method") : text.index("What one model keeps")]
+    assert "corrected for the 4 methods compared (Holm)" in section
+    assert "Being the best of 20 flatters it by" in section
+    with (out / "methods.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["method"], line["configurations"]) for line in lines] == [
+        (method, "5") for method in ("linear", "ties", "dare_linear", "della")
+    ]
+    for line in lines:
+        versus = compare_average(results, line["best"], "mixed", REPORT_ON)
+        assert versus is not None
+        assert float(line["difference"]) == versus.difference
+        assert float(line["holm_p"]) >= float(line["p"]) == versus.p
+    assert "## Method by method" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_front_of_the_figure_is_the_front_of_the_scores(out: Path, results: Results) -> None:
+    for name, tasks in (("pareto", results.report_on), ("pareto_chosen", results.choose_on)):
+        with (out / "figures" / f"{name}.csv").open(encoding="utf-8") as file:
+            points = {
+                line["model"]: (float(line["x"]), float(line["y"]), line["on_front"]) for line in csv.DictReader(file)
+            }
+        for model, (x, y, on_front) in points.items():
+            beaten = any(a >= x and b >= y and (a, b) != (x, y) for a, b, _ in points.values())
+            assert on_front == ("no" if beaten else "yes"), model
+        row, expert = find_row(results.rows, "mixed", tasks[0]), best_expert(results, tasks[0])
+        best = find_row(results.rows, expert or "", tasks[0])
+        assert row is not None
+        assert best is not None
+        assert points["mixed"][0] == pytest.approx(100 * (row.value / best.value - 1))
+
+
+def test_many_tasks_of_two_experts_make_two_axes(results: Results) -> None:
+    """Four tasks: each expert is best on two, and an axis is the mean of those."""
+    tasks = (*REPORT_ON, *results.choose_on)
+    wide = replace(results, choose_on=tasks, report_on=tasks)
+    (one,) = (figure for figure in figures.all_figures(wide, content.sheet(wide)) if figure.name == "pareto")
+    assert (one.x_label, one.y_label) == ("2 tasks of gen_expert, %", "2 tasks of sum_expert, %")
+    x = {row[0]: row[2] for row in one.rows}["mixed"]
+    changes = []
+    for task in (GEN, f"{GEN}_dev"):
+        row, best = find_row(results.rows, "mixed", task), find_row(results.rows, "gen_expert", task)
+        assert row is not None
+        assert best is not None
+        changes.append(100 * (row.value / best.value - 1))
+    assert x == pytest.approx(sum(changes) / 2)
+
+
+def test_samples_stand_side_by_side_with_their_verdicts(page: str, results: Results) -> None:
+    text = Page(page).text
+    section = text[text.index("What the models wrote") : text.index("What happened to the weights")]
+    for sample in results.samples:
+        assert sample.name in section
+        for answer in sample.answers:
+            assert f"{answer.model} wrote <script>alert(1)</script>" in section
+            assert f"#record-{answer.record}" in Page(page).links
+    first = results.samples[0].answers[0]
+    assert ("fails", "passes")[int(first.value)] in section
+
+
+def test_what_is_kept_has_a_model_card_and_the_report_says_how_to_cite_it(
+    out: Path, page: str, results: Results
+) -> None:
+    (card,) = (out / "cards").iterdir()
+    assert card.name == "linear_0.5-0.5.md"
+    text = card.read_text(encoding="utf-8")
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["tags"] == ["mixmerge", "merge", "linear"]
+    row = find_row(results.rows, "linear 0.5/0.5", GEN)
+    assert row is not None
+    assert f"({row.k} of {row.n})" in text
+    assert "list pipelines is a demonstration, not a benchmark".capitalize() in text
+    assert "| gen_expert | 0.5 | gen: 240 examples |" in text
+    assert "gen (demo:list-pipelines): CC0-1.0; sum (codexglue): C-UDA" in text
+    assert "## How to cite" in text
+    for told in (page, (out / "report.md").read_text(encoding="utf-8")):
+        assert "@software{mixmerge_quickstart" in told
+        assert "2601.21115" in told
+    assert "arXiv:2306.01708" in Page(page).text  # ties was used
+
+
+def test_recorded_results_have_an_overview_and_a_page_each(results: Results, tmp_path: Path) -> None:
+    bare = replace(results, rows=tuple(replace(row, samples=()) for row in results.rows), samples=(), kept=())
+    parts = (replace(bare, name="Base 1.5B"), replace(bare, name="Base 1.5B (as run)"))
+    doubt = Doubt("average", "t.csv:3", "Base 1.5B", "Table 5", "TIES <1>", "it is off", 1.0, 2.5)
+    whole = replace(bare, rows=(), models=(), advice=(), measurements=(), parts=parts, doubts=(doubt,))
+    for component in reporters.register_reporters():
+        assert all(path.stat().st_size for path in component.function(whole, tmp_path))
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    assert "printed averages that do not follow from their row" in parsed.text
+    assert "TIES <1>" in parsed.text
+    for folder in ("base-1.5b", "base-1.5b-as-run"):
+        assert f"{folder}/index.html" in parsed.links
+        inner = Page((tmp_path / folder / "index.html").read_text(encoding="utf-8"))
+        assert "not paired, 95" in inner.text
+        assert (tmp_path / folder / "report.md").is_file()
+        assert (tmp_path / f"{folder}.tex").is_file()
+    with (tmp_path / "doubts.csv").open(encoding="utf-8") as file:
+        assert [line["computed"] for line in csv.DictReader(file)] == ["2.5"]
+    with (tmp_path / "rows.csv").open(encoding="utf-8") as file:
+        assert {line["experiment"] for line in csv.DictReader(file)} == {"Base 1.5B", "Base 1.5B (as run)"}
+
+
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 
@@ -327,7 +467,10 @@ def test_figures_are_files_with_their_numbers(out: Path, results: Results) -> No
     folder = out / "figures"
     names = {path.stem for path in folder.iterdir()}
     assert {
+        "contest",
         "gain_kept",
+        "pareto",
+        "pareto_chosen",
         f"sweep_{GEN}_dev",
         f"sweep_{SUM}_dev",
         "fig2_layer_l2",
@@ -523,22 +666,29 @@ def _chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def probe(page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What a browser of a phone's width makes of the page, measured in a frame of 400 px by a page around it."""
-    tmp_path = tmp_path_factory.mktemp("probe")
+    return _probe(page, tmp_path_factory.mktemp("probe"))
+
+
+def _probe(page: str, tmp_path: Path) -> dict[str, object]:
+    """What a browser of a phone's width makes of a page, measured in a frame of 400 px by a page around it, every fold
+    open."""
     # The page forbids scripts; the copy that is measured lets the one script in that measures.
     script = """<script>addEventListener("load", () => {
       const root = document.documentElement, links = [...document.querySelectorAll("td a[href^='#record-']")];
-      location.hash = links[0].getAttribute("href");
-      setTimeout(() => parent.postMessage(JSON.stringify({
+      if (links.length) location.hash = links[0].getAttribute("href");
+      setTimeout(() => {
+        const opened = links.length ? document.querySelector(location.hash).getBoundingClientRect().height : 0;
+        document.querySelectorAll("details").forEach(one => { one.open = true; });
+        parent.postMessage(JSON.stringify({
         client: root.clientWidth, scroll: root.scrollWidth,
         wide: [...document.querySelectorAll("main > section > *, header > *")]
           .filter(e => e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.outerHTML.slice(0, 80)),
         tables: document.querySelectorAll("table").length,
         loose: [...document.querySelectorAll("table")].filter(t => !t.closest(".scroll")).length,
         figures: [...document.querySelectorAll("figure svg")].map(s => s.getBoundingClientRect().height),
-        links: links.length, opened: document.querySelector(location.hash).getBoundingClientRect().height,
+        links: links.length, opened,
         requests: performance.getEntriesByType("resource").map(r => r.name),
-      }), "*"), 200);
+      }), "*"); }, 200);
     });</script></head>"""
     measured = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page).replace("</head>", script, 1)
     (tmp_path / "page.html").write_text(measured, encoding="utf-8")
@@ -547,12 +697,15 @@ def probe(page: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, obje
     (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
     url = (tmp_path / "frame.html").as_uri()
     done = _chromium(
-        tmp_path, "--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=4000", "--dump-dom", url
+        tmp_path,
+        *("--allow-file-access-from-files", "--hide-scrollbars", "--virtual-time-budget=4000"),
+        *("--enable-logging=stderr", "--dump-dom", url),
     )
     found = re.search(r'<pre id="found">(\{.*?\})</pre>', done.stdout, flags=re.DOTALL)
     assert found, done.stdout[-500:] + done.stderr[-2000:]
     text = found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    return dict(json.loads(text))
+    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return {**json.loads(text), "console": console}
 
 
 @needs_browser
@@ -563,9 +716,31 @@ def test_page_fits_a_phone(probe: dict[str, object]) -> None:
     assert int(str(probe["tables"])) > 5
     heights = probe["figures"]
     assert isinstance(heights, list)
-    assert len(heights) == 6
+    assert len(heights) == 9
     assert min(heights) > 100
     assert probe["requests"] == []
+    assert probe["console"] == []
+
+
+@needs_browser
+def test_pages_of_recorded_results_fit_a_phone(results: Results, tmp_path: Path) -> None:
+    """With eight tasks, as the paper's tables have, and doubts with long names."""
+    tasks = {f"task {i} of summaries": task for i in range(4) for task in REPORT_ON} | {t: t for t in REPORT_ON}
+    rows = tuple(
+        replace(row, task=name, samples=())
+        for name, task in tasks.items()
+        for row in results.rows
+        if row.task == task and row.primary
+    )
+    part = replace(results, name="Base 1.5B (as run)", rows=rows, report_on=tuple(tasks), samples=(), kept=())
+    doubt = Doubt("source", "a_long_file_name_without_any_break.csv:3", "Base", "Table 5", "TIES 0.1/0.9", "off " * 40)
+    whole = replace(results, rows=(), models=(), advice=(), measurements=(), parts=(part,), doubts=(doubt,) * 3)
+    index, inner, *_ = reporters.html.function(whole, tmp_path, files=False)
+    for place, path in enumerate((index, inner)):
+        (tmp_path / f"probe{place}").mkdir()
+        found = _probe(path.read_text(encoding="utf-8"), tmp_path / f"probe{place}")
+        assert found["scroll"] == 400, found["wide"]
+        assert (found["loose"], found["requests"], found["console"]) == (0, [], [])
 
 
 @needs_browser

@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Entries:
-    """One line of the table. `detail` says what the name leaves out; `kept` the share of the gain per task."""
+    """One line of the table. `detail` says what the name leaves out; `record` stands behind the average."""
 
     line: Line
     name: str
@@ -63,6 +63,7 @@ class Entries:
     cells: tuple[Entry | None, ...]
     average: str
     interval: str
+    record: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def _with_average(line: Line, of: Line | None) -> Line:
 def head(results: Results, column: Column) -> Head:
     """How to show a column; scale and decimals are those of all models on that task, so that tables agree."""
     rows = [row for row in results.rows if (row.task, row.metric) == (column.task, column.metric)]
-    counted = bool(rows) and all(row.k is not None and 0 <= row.value <= 1 for row in rows)
+    # A recorded score that is k of n for no whole k has none, among others that have.
+    counted = any(row.k is not None for row in rows) and all(0 <= row.value <= 1 for row in rows)
     scale = 100.0 if counted else 1.0
     values = [row.value * scale for row in rows]
     errors = [row.stderr * scale if row.stderr is not None else None for row in rows]
@@ -175,7 +177,8 @@ def _entries(results: Results, line: Line, cells: tuple[Entry | None, ...]) -> E
     kind = words.KINDS.get(line.kind, line.kind)
     if line.model == EXPERTS:  # it is made of several models, so it is no "best single model"
         cells = tuple(replace(cell, best=False, near=False) if cell else None for cell in cells)
-    return Entries(line, short_name(line), kind, _detail(results, line), cells, average, interval)
+    record = next((cell.record for cell in cells if cell and cell.record), "")
+    return Entries(line, short_name(line), kind, _detail(results, line), cells, average, interval, record)
 
 
 def short_name(line: Line) -> str:
@@ -185,9 +188,13 @@ def short_name(line: Line) -> str:
 
 def _detail(results: Results, line: Line) -> str:
     if line.model == EXPERTS:
-        return ", ".join(dict.fromkeys(f"{one.against} on {one.task}" for one in _own_tasks(results)))
+        own: dict[str, list[str]] = {}
+        for one in _own_tasks(results):
+            own.setdefault(one.against, []).append(one.task)
+        return "; ".join(f"{expert} on {words.listing(tasks)}" for expert, tasks in own.items())
     if line.kind == "merge":
-        return words.settings(line.settings)
+        settings = words.settings(line.settings)
+        return "" if f"({settings})" in line.model else settings
     return ""
 
 

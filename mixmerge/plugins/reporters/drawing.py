@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def inline(figure: Figure) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
+@lru_cache(maxsize=64)  # a page and a file show the same figure
 def _svg(figure: Figure) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -129,17 +131,19 @@ def _lines(axes: Axes, figure: Figure) -> None:
 
     for level in figure.levels:
         axes.axhline(level.at, color=_colour(level.colour), linestyle=level.dashes, linewidth=1.2, zorder=1.5)
-    step = _dodge(figure.curves)
+        if figure.style == "points":
+            axes.axvline(level.at, color=_colour(level.colour), linestyle=level.dashes, linewidth=1.2, zorder=1.5)
+    step = _dodge(figure.curves) if figure.style == "lines" else 0.0
     for index, curve in enumerate(figure.curves):
         shift = (index - (len(figure.curves) - 1) / 2) * step
         _curve(axes, curve, [x + shift for x in curve.x])
     axes.set_xlabel(figure.x_label)
     axes.set_ylabel(figure.y_label)
     places = sorted({x for curve in figure.curves for x in curve.x})
-    if len(places) <= 9:
+    if figure.style == "lines" and len(places) <= 9:
         axes.set_xticks(places, [f"{x:g}" for x in places])
     axes.tick_params(length=3)
-    axes.grid(visible=False, axis="x")
+    axes.grid(visible=figure.style == "points", axis="x")
     axes.margins(y=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(6))
 
@@ -156,6 +160,9 @@ def _curve(axes: Axes, curve: Curve, x: Sequence[float]) -> None:
     if any(curve.errors):
         bars = [error or 0.0 for error in curve.errors]
         axes.errorbar(x, curve.y, bars, fmt="none", ecolor=colour, elinewidth=1.1, alpha=0.55, zorder=2)
+    if any(curve.x_errors):
+        bars = [error or 0.0 for error in curve.x_errors]
+        axes.errorbar(x, curve.y, xerr=bars, fmt="none", ecolor=colour, elinewidth=1.1, alpha=0.3, zorder=2)
     style: dict[str, Any] = {"marker": curve.marker or None, "markersize": 5, "linestyle": curve.dashes}
     axes.plot(x, curve.y, color=colour, linewidth=curve.width, zorder=3, **style)
     if curve.star is not None:
@@ -169,8 +176,11 @@ def _spots(axes: Axes, figure: Figure) -> None:
         axes.axvline(level.at, color=_colour(level.colour), linestyle=level.dashes, linewidth=1.2, zorder=1.5)
     for curve in figure.curves:
         colour = _colour(curve.colour)
-        if any(curve.errors):
-            bars = [error or 0.0 for error in curve.errors]
+        bars: Any = [error or 0.0 for error in curve.errors] if any(curve.errors) else None
+        if curve.spans:
+            ends = list(zip(curve.x, curve.spans, strict=True))
+            bars = [[x - low for x, (low, _) in ends], [high - x for x, (_, high) in ends]]
+        if bars:
             axes.errorbar(curve.x, curve.y, xerr=bars, fmt="none", ecolor=colour, elinewidth=1.3, alpha=0.6, zorder=2)
         axes.plot(curve.x, curve.y, linestyle="", marker=curve.marker, markersize=7, color=colour, zorder=3)
     axes.set_yticks(range(len(figure.names)), [_short(name) for name in figure.names])
@@ -181,7 +191,9 @@ def _spots(axes: Axes, figure: Figure) -> None:
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     low, high = axes.get_xlim()
-    axes.set_xlim(min(low, -6), max(high, 106))
+    marks = [level.at for level in figure.levels]
+    room = 0.06 * (max(marks) - min(marks)) if marks else 0.0
+    axes.set_xlim(min([low, *(at - room for at in marks)]), max([high, *(at + room for at in marks)]))
 
 
 def _level_labels(axes: Axes, figure: Figure) -> None:

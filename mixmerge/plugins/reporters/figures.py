@@ -10,16 +10,23 @@ from pathlib import Path
 from mixmerge import Results, Row
 from mixmerge.results import experts_of, find_row, sweep_series, sweeps
 
-from . import content, merges, weights, words
+from . import content, fronts, merges, weights, words
 from .shapes import DASHES, EXPERT_COLOURS, FAINT, INK, MARKERS, METHOD_COLOURS, Curve, Figure, Level
 
 # More lines than this cannot be told apart.
 _MERGES_IN_FIGURE = 6
+_TASKS_IN_FIGURE = 4
 
 
 def all_figures(results: Results, page: content.Sheet) -> tuple[Figure, ...]:
     """Every figure that the results have numbers for, in the order of the report."""
-    return (*_gain_figure(results, page), *_sweep_figures(results), *_weight_figures(results))
+    return (
+        *fronts.contest_figure(results),
+        *_gain_figure(results, page),
+        *_sweep_figures(results),
+        *fronts.pareto_figures(results),
+        *_weight_figures(results),
+    )
 
 
 def write(figures: Iterable[Figure], folder: Path) -> tuple[Path, ...]:
@@ -43,7 +50,7 @@ def write(figures: Iterable[Figure], folder: Path) -> tuple[Path, ...]:
 def _gain_figure(results: Results, page: content.Sheet) -> list[Figure]:
     kept = merges.gains(results, page.lines)
     tasks = tuple(dict.fromkeys(task for one in kept for task, _, _ in one.shares))
-    if not kept:
+    if not 0 < len(tasks) <= _TASKS_IN_FIGURE:
         return []
     curves = []
     for index, task in enumerate(tasks):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixmerge import Record, Results, reporter
 
-from . import content, figures, merges, origin, overlap, weights, words
+from . import cite, content, figures, merges, origin, overlap, overview, pages, samples, standing, weights, words
 from .shapes import Figure
 
 ANSWERS = {"mix": "Mix", "merge": "Merge", "undecided": "Undecided"}
-_PARTS = {"gain_kept": "gain", "sweep": "sweep", "fig": "weights"}
+_PARTS = {"contest": "methods", "gain_kept": "gain", "sweep": "sweep", "pareto": "pareto", "fig": "weights"}
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,21 @@ class Picture:
     svg: str
 
 
-@reporter(name="html", version="1")
+@reporter(name="html", version="2")
 def html(results: Results, out: Path, /, *, title: str = "", files: bool = True) -> Sequence[Path]:
     """One self-contained page, `index.html`: no file beside it and no request to the network.
+
+    Of recorded results it is an overview with what they do not support, and each experiment has a folder with its page.
 
     title   the page's title; by default the name of the experiment
     files   also write each figure as SVG and its numbers as CSV into `figures/`
     """
     out.mkdir(parents=True, exist_ok=True)
+    if results.parts:
+        index = out / "index.html"
+        index.write_text(overview.render(results, title or results.name), encoding="utf-8")
+        written = [html.function(part, out / overview.folder(part), files=files) for part in results.parts]
+        return [index, *(path for paths in written for path in paths)]
     page = content.sheet(results)
     pictures = figures.all_figures(results, page)
     index = out / "index.html"
@@ -41,68 +47,67 @@ def html(results: Results, out: Path, /, *, title: str = "", files: bool = True)
 
 def render(results: Results, page: content.Sheet, shown: Sequence[Figure], title: str) -> str:
     """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from . import drawing
 
-    environment = Environment(
-        loader=PackageLoader("mixmerge.plugins.reporters", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["soft"] = soft
     pictures: dict[str, list[Picture]] = {part: [] for part in _PARTS.values()}
     for one in shown:
         part = next(part for prefix, part in _PARTS.items() if one.name.startswith(prefix))
         pictures[part].append(Picture(one, drawing.inline(one)))
-    return environment.get_template("report.html.j2").render(
-        title=title,
-        results=results,
-        page=page,
-        pictures=pictures,
-        answers=ANSWERS,
-        summary=content.summary(results),
-        warnings=content.warnings(results),
-        notes=origin.notes(results),
-        legend=legend(results, page),
-        glossary=glossary(results, page),
-        sweep=merges.sweep(results),
-        sweep_heads=merges.sweep_heads(results),
-        diagnostics=weights.diagnostic_table(results),
-        other_pairs=weights.diagnostic_table(results, merged_pairs=True),
-        gain_tasks=content.compared_on(results),
-        gained=merges.gained(results),
-        kept=merges.gains(results, page.lines),
-        reading=[words.TERMS[key] for key in ("change", "l2_mean", "pearson")],
-        models=[(model, *origin.setting_facts(model)) for model in results.models if model.kind != "merge"],
-        datasets=origin.datasets(results),
-        inherited=origin.INHERITED,
-        overlaps=overlap.lines(results),
-        overlap=overlap,
-        facts=origin.facts(results),
-        pins=origin.pins(results),
-        recipe_name=origin.recipe_name(results),
-        recipe_text=origin.recipe_text(results),
-        records=_records(results),
-        words=words,
-        sentence=lambda text, answer="": content.sentence(results, text, answer),
-        version=next((text for record in results.records if (text := record.versions.get("mixmerge"))), ""),
-        known={record.step.id for record in results.records},
+    return (
+        pages.environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            results=results,
+            page=page,
+            pictures=pictures,
+            answers=ANSWERS,
+            summary=content.summary(results),
+            warnings=content.warnings(results),
+            notes=origin.notes(results),
+            legend=legend(results, page),
+            glossary=glossary(results, page),
+            sweep=merges.sweep(results),
+            sweep_heads=merges.sweep_heads(results),
+            diagnostics=weights.diagnostic_table(results),
+            types=weights.type_table(results),
+            rounding=weights.rounding(results),
+            other_pairs=weights.diagnostic_table(results, merged_pairs=True),
+            gain_tasks=content.compared_on(results),
+            gained=merges.gained(results),
+            kept=merges.gains(results, page.lines),
+            reading=[words.TERMS[key] for key in ("change", "l2_mean", "pearson")],
+            models=[(model, *origin.setting_facts(model)) for model in results.models if model.kind != "merge"],
+            datasets=origin.datasets(results),
+            inherited=origin.INHERITED,
+            overlaps=overlap.lines(results),
+            overlap=overlap,
+            facts=origin.facts(results),
+            pins=origin.pins(results),
+            recipe_name=origin.recipe_name(results),
+            recipe_text=origin.recipe_text(results),
+            records=_records(results),
+            standings=standing.standings(results),
+            methods=standing.method_table(results),
+            flattery=standing.flattery(results),
+            samples=samples.blocks(results),
+            record_of=lambda model, task: standing.record_of(results, model, (task,)),
+            bibtex=cite.bibtex(results),
+            stands_on=cite.stands_on(results),
+            cards=tuple(cite.cards(results)),
+            words=words,
+            sentence=lambda text, answer="": content.sentence(results, text, answer),
+            version=next((text for record in results.records if (text := record.versions.get("mixmerge"))), ""),
+            known={record.step.id for record in results.records},
+        )
     )
-
-
-def soft(text: str) -> str:
-    """HTML of a name that may break after `_`, `/` and `:`, and nowhere else: names are long, phones are narrow."""
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub(r"(_(?=\w)|[/:](?=[^\W\d]))", r"\1<wbr>", str(escape(text))))
 
 
 def legend(results: Results, page: content.Sheet) -> tuple[tuple[str, str], ...]:
     """What the marks of the main table mean: (mark, sentence)."""
     entries = [cell for line in page.lines for cell in line.cells if cell]
+    paired = any(row.samples for row in results.rows)
+    how, drawn = ("item by item", "items resampled") if paired else ("from both standard errors", "standard errors")
     found = [("↑ ↓", "higher or lower is better")]
     if any(entry.error for entry in entries):
         found.append(
@@ -116,7 +121,7 @@ def legend(results: Results, page: content.Sheet) -> tuple[tuple[str, str], ...]
     found.append(("bold", "the best single model of the column"))
     if any(entry.near and not entry.best for entry in entries):
         found.append(
-            ("†", "not clearly worse than the best: the 95 % interval of the difference, item by item, includes zero")
+            ("†", f"not clearly worse than the best: the 95 % interval of the difference, {how}, includes zero")
         )
     if any(line.line.winner for line in page.lines):
         found.append(("★", f"the merge that won on {words.listing(results.choose_on) or 'the tasks to choose on'}"))
@@ -124,7 +129,7 @@ def legend(results: Results, page: content.Sheet) -> tuple[tuple[str, str], ...]
         found.append(
             (
                 "average",
-                "mean change of the tasks that decide, by their main metrics, with its 95 % interval (items resampled)",
+                f"mean change of the tasks that decide, by their main metrics, with its 95 % interval ({drawn})",
             )
         )
     return tuple(found)

@@ -18,6 +18,7 @@ class Kept:
     same scale."""
 
     name: str
+    model: str
     kind: str
     shares: tuple[tuple[str, float, float | None], ...]
 
@@ -56,7 +57,7 @@ def gains(results: Results, lines: Sequence[content.Entries]) -> tuple[Kept, ...
             (task, share, _share_error(results, line.model, task, share)) for task, share in shares if share is not None
         )
         if known:
-            found.append(Kept(entries.name, line.kind, known))
+            found.append(Kept(entries.name, line.model, line.kind, known))
     return tuple(found)
 
 

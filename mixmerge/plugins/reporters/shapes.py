@@ -15,7 +15,8 @@ DASHES = ("-", "--", ":")
 
 @dataclass(frozen=True)
 class Curve:
-    """One line or set of points. `errors` are standard errors in the unit of `y`; `star` the index of the winner."""
+    """One line or set of points. `errors` are standard errors in the unit of `y` (of x in `spots` figures); `star` is
+    the index of the winner; `spans` are intervals (low, high) along x, in place of errors."""
 
     label: str
     x: tuple[float, ...]
@@ -26,6 +27,8 @@ class Curve:
     dashes: str = "-"
     star: int | None = None
     width: float = 1.8
+    x_errors: tuple[float | None, ...] = ()
+    spans: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Level:
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture. `style` is "lines", or "spots": one row per name of `names`, values along x.
+    """One picture. `style` is "lines", "points" (x is no weight or layer), or "spots": one row per name of `names`,
+    values along x.
 
     name            the file's stem
     number          "Fig. 2" where the paper has that figure

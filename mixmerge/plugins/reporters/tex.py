@@ -9,7 +9,7 @@ from typing import Literal
 
 from mixmerge import Results, reporter
 
-from . import content, words
+from . import content, overview, words
 
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -44,10 +44,22 @@ def latex(
 ) -> Sequence[Path]:
     """`table.tex`: the main table, to \\input into a paper that loads booktabs.
 
+    Of recorded results each experiment has a file of its own, EXPERIMENT.tex, with its name behind the label.
+
     metrics   "primary" keeps the main metric of each task, "all" shows every one
     label     the table's \\label
     """
     out.mkdir(parents=True, exist_ok=True)
+    if results.parts:
+        folders = [overview.folder(part) for part in results.parts]
+        texts = [
+            _latex(part, content.sheet(part, primary_only=metrics == "primary"), f"{label}:{folder}")
+            for part, folder in zip(results.parts, folders, strict=True)
+        ]
+        paths = [out / f"{folder}.tex" for folder in folders]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text, encoding="utf-8")
+        return paths
     page = content.sheet(results, primary_only=metrics == "primary")
     path = out / "table.tex"
     path.write_text(_latex(results, page, label), encoding="utf-8")
@@ -78,7 +90,7 @@ def _latex(results: Results, page: content.Sheet, label: str) -> str:
             lines.append(r"\midrule")
             kind = entries.line.kind
         lines.append(_latex_line(entries))
-    caption = tex(f"{results.name}. {content.summary(results)} {_latex_legend(page)}")
+    caption = tex(f"{results.name}. {content.summary(results)} {_latex_legend(results, page)}")
     return "\n".join(
         [*lines, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", rf"\label{{{label}}}", r"\end{table}", ""]
     )
@@ -106,11 +118,12 @@ def _stacked(first: str, second: str) -> str:
     return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{first}\\{second}\end{{tabular}}" if second else first
 
 
-def _latex_legend(page: content.Sheet) -> str:
+def _latex_legend(results: Results, page: content.Sheet) -> str:
+    kind = "paired" if any(row.samples for row in results.rows) else "unpaired"
     sizes = [f"{head.task} n = {count}" for head, count in _sizes(page)]
     return (
         "± one standard error; in brackets the change against the best expert on that task, better is positive; "
-        "bold: best single model; †: not clearly worse than the best (95 % paired interval includes zero); "
+        f"bold: best single model; †: not clearly worse than the best (95 % {kind} interval includes zero); "
         f"★: the merge that won. {'; '.join(sizes)}."
     )
 

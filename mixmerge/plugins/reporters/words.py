@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -70,6 +70,12 @@ METRICS = {
     ),
     "bleu": Metric("BLEU", "", "BLEU: short word sequences shared with the reference text", True),
     "bleu4": Metric("BLEU-4", "", "BLEU-4: sequences of up to four words shared with the reference text", True),
+    "bleu4codexglue": Metric(
+        "BLEU-4, CodeXGLUE", "", "BLEU-4 as CodeXGLUE's evaluator has it: smoothed, mean of sentences", True
+    ),
+    "bleu4nltk": Metric("BLEU-4, NLTK", "", "BLEU-4 of NLTK: unsmoothed, mean of sentences, as in the paper", True),
+    "bleu4sacrebleu": Metric("BLEU-4, sacrebleu", "", "BLEU of sacrebleu, over the whole corpus", True),
+    "chrfppsentence": Metric("chrF++, sentences", "", "chrF++: mean of sentences, as in the paper", True),
     "chrf": Metric("chrF", "", "chrF: short letter sequences shared with the reference text", True),
     "chrfpp": Metric("chrF++", "", "chrF++: short letter and word sequences shared with the reference text", True),
     "meteor": Metric("METEOR", "", "METEOR: words shared with the reference text, synonyms and stems included", True),
@@ -92,7 +98,12 @@ def metric(name: str, values: Sequence[float], *, counted: bool) -> Metric:
     """How to show the metric called `name`. `counted`: its values are k/n and are shown in percent."""
     plain = name.split(",")[0].lower().replace("++", "pp")
     key = re.sub(r"[^a-z0-9]", "", plain)
-    found = METRICS.get(_ALIASES.get(key, key), Metric(name, "", ""))
+    normal = key.removesuffix("normalised")
+    found = METRICS.get(_ALIASES.get(key, key)) or METRICS.get(normal) or Metric(name, "", "")
+    if normal != key and key not in METRICS and found.gloss:
+        found = replace(
+            found, label=f"{found.label}, normalised", gloss=f"{found.gloss}; texts normalised as the paper does"
+        )
     if found.bounded:
         return Metric(found.label, "0–100" if any(value > 1 for value in values) else "0–1", found.gloss)
     if counted and not found.unit:
