@@ -121,7 +121,7 @@ def _marked(module: ModuleType) -> list[str]:
 
 def _lies_at_hand(entry: importlib.metadata.EntryPoint) -> bool:
     """Whether a plugin was installed from a folder (PEP 610) rather than from an index. Not so ours."""
-    if entry.dist is None or entry.dist.name == "mixmerge":
+    if entry.dist is None or entry.module.startswith("mixmerge."):
         return False
     return entry.dist.read_text("direct_url.json") is not None
 
