@@ -306,6 +306,8 @@ def _logged(row: Mapping[str, Any], place: str) -> Iterator[Sample]:
 
 def _row(row: Mapping[str, Any], place: str) -> Sample:
     id = next((row[name] for name in ("task_id", "id") if name in row), None)
+    if isinstance(id, float) and id.is_integer():  # as tables with a gap in the column write a number
+        id = int(id)
     if id is None or isinstance(id, list | dict):
         raise SourceError(f"{place}: there is no task_id; it has {', '.join(row)}", hint=f"samples are {_FORMS}")
     for name in ("solution", "completion"):

@@ -99,7 +99,7 @@ def test_the_recorded_references_are_ours(local_data: Path) -> None:
     for language in ("java", "php"):
         gold = (local_data / "generations" / "code2text" / language / "test.gold").read_text("utf-8").splitlines()
         expected = [line.partition("\t")[2].strip() for line in gold]
-        assert [UTILS.rows.reference(row) for row in UTILS.rows.test_rows(language)] == expected
+        assert [UTILS.rows.reference(row) for row in UTILS.rows.all_rows(language, "test")] == expected
 
 
 def test_a_drawn_subset_is_spread_evenly(local_data: Path) -> None:
@@ -161,6 +161,7 @@ def test_prompts(few: Path) -> None:
 def test_examples_come_from_what_is_chosen_on_and_never_show_the_function(suffix: str, few: Path) -> None:
     task = tasks(f"mm_code2text_ruby{suffix}")[f"mm_code2text_ruby{suffix}"]
     dev = {doc["prompt"]: doc["completion"] for doc in UTILS.rows.documents("ruby", "dev", "completion")}
+    assert task.config.num_fewshot is None  # lm-eval takes a 0 there for an order, and --num_fewshot for nothing
     task.set_fewshot_seed(1)
     for doc in list(task.eval_docs)[:10]:
         text = task.fewshot_context(doc, 39 if suffix else 3)
@@ -194,8 +195,12 @@ def test_summaries_come_out_of_fences_and_quotes() -> None:
         "Add two\nnumbers.\n\nMore.",
         '\n"""Add two numbers."""',
         '```python\n"""\nAdd two numbers.\n"""\n```',
+        'Sure! Here is the summary:\n```\n"Add two numbers."\n```\nI hope that helps.',
+        "Here it is:\n\nAdd two numbers.\n\nMore.",
     ):
         assert UTILS.summary_of(response) == "Add two numbers."
+    assert UTILS.summary_of("Add:") == "Add:"
+    assert UTILS.summary_of("``` \n```") == ""
 
 
 # -- what is measured ---------------------------------------------------------------------------------------------
@@ -288,3 +293,35 @@ def test_plain_lm_eval_and_mixmerge_agree(few: Path, tiny_model_dir: Callable[..
         assert score.value == pytest.approx(plain[score.task][f"{name},measured"], rel=1e-9), name
     assert {score.primary for score in scores if score.metric == "bleu4_codexglue" and not score.reference} == {True}
     assert not any(score.asked for score in scores)
+
+
+def test_what_was_logged_of_a_dev_task_is_scored_on_its_own_rows(few: Path) -> None:
+    from mixmerge import scoring
+
+    docs = UTILS.rows.documents("java", "dev", "chat")[:5]
+    log = few / "samples.jsonl"
+    lines = [{"doc": doc, "resps": [[f"Here it is:\n\n{doc['reference']}"]], "filter": "measured"} for doc in docs]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = scoring.score("mm_code2text_java_dev_chat", log).summary
+    assert (found["n"], found["rows"], found["empty"]) == (5, 40, 0)
+    assert found["metrics"]["bleu4_codexglue"] == pytest.approx(100)
+    assert scoring.score("mm_code2text_java_chat", log).summary["metrics"]["bleu4_codexglue"] < 50
+
+
+def test_the_gate_knows_a_function_by_its_split_and_number(few: Path) -> None:
+    from mixmerge import contamination
+    from mixmerge.plugins import lm_eval as plugin
+
+    documents = plugin.contents(["mm_code2text_java"])["mm_code2text_java"]
+    assert not isinstance(documents, str)
+    spec = DataSpec(f"codexglue:{few / 'code2text'}", languages=("java",), split="test")
+    for split, expected in (("test", 40), ("train", 0)):
+        rows = [{**row, "id": row["id"].replace("/test/", f"/{split}/")} for row in load_rows(spec, 0).rows]
+        hits = contamination.compare(rows, "codexglue", {"mm_code2text_java": documents})
+        assert sum(hit.rule == "id" for hit in hits) == expected
+
+
+def test_rows_of_another_split_are_refused(few: Path) -> None:
+    file = few / "code2text" / "java" / "test.jsonl"
+    with pytest.raises(SourceError, match="rows said to be of split 'train' are of 'test'"):
+        load_rows(DataSpec(f"codexglue:{file}", languages=("java",)), 0)

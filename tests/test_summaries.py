@@ -20,19 +20,21 @@ PARTS = {"train": (0, 600), "valid": (600, 750), "test": (750, 1000)}
 def test_two_languages(mixmerge: Cli, data_dir: Path, tmp_path: Path) -> None:
     """Rows that were published to test on are cut into three parts here, since there are no others."""
     for language in ("python", "java"):
-        lines = gzip.decompress((data_dir / "code2text" / language / "test.jsonl.gz").read_bytes()).splitlines(True)
+        text = gzip.decompress((data_dir / "code2text" / language / "test.jsonl.gz").read_bytes()).decode()
+        rows = [json.loads(line) for line in text.splitlines()]
         folder = tmp_path / "code2text" / language
         folder.mkdir(parents=True)
         for name, (begin, end) in PARTS.items():
-            (folder / f"{name}.jsonl").write_bytes(b"".join(lines[begin:end]))
+            part = [json.dumps({**row, "partition": name}) for row in rows[begin:end]]
+            (folder / f"{name}.jsonl").write_text("\n".join(part))
     (tmp_path / "nltk_data").symlink_to(data_dir / "nltk_data")
     recipe = tmp_path / "summaries.yaml"
     recipe.write_text(RECIPE.read_text().replace("source: codexglue", f'source: "codexglue:{tmp_path / "code2text"}"'))
     done = mixmerge("recipe", recipe, timeout=3600, env={"MIXMERGE_DATA": str(tmp_path)})
     assert done.returncode == 0, done.stderr
 
-    rows = json.loads(mixmerge("report", recipe, "--json").stdout)
-    scores = {(row["model"], row["task"]): row["value"] for row in rows if row["metric"] == "bleu4_codexglue"}
+    found = json.loads(mixmerge("report", recipe, "--json").stdout)
+    scores = {(row["model"], row["task"]): row["value"] for row in found if row["metric"] == "bleu4_codexglue"}
     for language in ("python", "java"):
         task = f"mm_code2text_{language}"
         assert scores[f"{language}_expert", task] > scores["base", task]

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import math
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -22,6 +23,8 @@ from ._lm_eval_tasks import all_ours, folders, known_tasks, pins
 
 __all__ = ["contents", "evaluate", "known_tasks", "pins"]
 
+_GRADED = re.compile(r"bleu|chrf|rouge|meteor|ter\b|f1|bits|perplexity|.*_perplexity")
+"""Metrics that are no counts, though every sample of a bad model may have 0."""
 _BOOTSTRAPS = 1000
 """Resamples for the standard error of a metric that is no mean; lm-eval takes 100000, in minutes."""
 
@@ -209,7 +212,7 @@ def _task_scores(results: Mapping[str, Any], task: str, model: Path, chat: bool)
             n=len(samples),
             stderr=_stderr(each, values.get(f"{metric}_stderr,{filter_name}")),
             samples=each,
-            k=int(sum(each)) if each and set(each) <= {0.0, 1.0} else None,
+            k=int(sum(each)) if each and set(each) <= {0.0, 1.0} and not _GRADED.match(metric) else None,
             higher_is_better=bool(results["higher_is_better"][task].get(metric, True)),
             primary=first and metric == primary,
             reference=reference,

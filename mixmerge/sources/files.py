@@ -17,6 +17,8 @@ SUFFIXES = (".json", ".jsonl", ".jsonl.gz", ".parquet", ".csv")
 def data_file(text: str) -> Path:
     """The path of a data file; SourceError when there is none, or its kind is not known."""
     path = Path(text).expanduser()
+    if path.is_dir():
+        raise SourceError(f"{text} is a folder", hint="name a file in it")
     if not path.is_file():
         raise SourceError(f"there is no file {text}", hint="a path is relative to where mixmerge runs")
     if not path.name.lower().endswith(SUFFIXES):

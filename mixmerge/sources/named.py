@@ -145,7 +145,7 @@ def _summaries(rows: Iterable[Row], language: str, spec: DataSpec, local: bool, 
     total = 0
     for number, row in enumerate(rows):
         if number == 0:
-            _check_code2text(row, language)
+            _check_code2text(row, language, spec.split)
         total += 1
         made = code2text.example(row, language)
         if isinstance(made, code2text.Example):
@@ -159,7 +159,7 @@ def _summaries(rows: Iterable[Row], language: str, spec: DataSpec, local: bool, 
     notes += [f"{language}: {count:,} rows left out: {reason}" for reason, count in sorted(dropped.items())]
 
 
-def _check_code2text(row: Row, language: str) -> None:
+def _check_code2text(row: Row, language: str, split: str) -> None:
     for column in ("code", "docstring"):
         if column not in row:
             raise SourceError(
@@ -168,6 +168,10 @@ def _check_code2text(row: Row, language: str) -> None:
     if row.get("language", language) != language:
         raise SourceError(
             f"codexglue: rows said to be {language} are {row['language']}", hint="check `languages` and the file"
+        )
+    if (own := row.get("partition", split)) not in _FILES[split]:
+        raise SourceError(
+            f"codexglue: rows said to be of split {split!r} are of {own!r}", hint="check `split` and the file"
         )
 
 

@@ -31,7 +31,8 @@ _log = logging.getLogger("mixmerge.tasks")
 
 
 def documents(language: str, set: str, mode: str) -> list[dict[str, str]]:
-    """`{"id", "language", "prompt", "completion", "reference", "name"}` of the functions of a set, as in its file.
+    """The functions of a set, in the order of its file, as `{"id", "task_id", "language", "code", "prompt",
+    "completion", "reference", "name"}`.
 
     set   "test": the whole test set; "subset": DRAWN of it; "dev": DRAWN of the validation set
     mode  how the prompt asks: "completion" or "chat"
@@ -67,12 +68,14 @@ def reference(row: Mapping[str, Any]) -> str:
     return " ".join(" ".join(row["docstring_tokens"]).split())
 
 
-def test_rows(language: str) -> Iterable[Mapping[str, Any]]:
-    """Every row of the test set, as it is. Raises SourceError when they are not to be had."""
+def all_rows(language: str, set: str) -> Iterable[Mapping[str, Any]]:
+    """Every row of the file that a set is drawn from, as it is. Raises SourceError when they are not to be had."""
     code2text.prompt(language)  # says which languages there are
     if not (folder := os.environ.get("MIXMERGE_DATA")):
-        return _hub(language, "test")
-    return read_file(_file(Path(folder, "code2text", language), "test") or _missing(language))
+        return _hub(language, "validation" if set == "dev" else "test")
+    place = Path(folder, "code2text", language)
+    valid = _file(place, "valid") if set == "dev" else None
+    return read_file(valid or _file(place, "test") or _missing(language))
 
 
 @cache
@@ -101,6 +104,7 @@ def _documents(rows: Iterable[Mapping[str, Any]], language: str, split: str) -> 
     return [
         {
             "id": example.id,
+            "task_id": f"{language}/{split}/{example.id}",  # as in training data, for the contamination gate
             "language": language,
             "code": example.code,
             "completion": example.completion,

@@ -44,8 +44,8 @@ def score(request: Request, samples: Sequence[Sample], extract: Callable[[str], 
 
     Raises SourceError, by file and line, for an id that no row has, or that two summaries have.
     """
-    language = request.config["dataset_kwargs"]["language"]
-    known, names = _rows(request.data, language)
+    language, set = (request.config["dataset_kwargs"][name] for name in ("language", "set"))
+    known, names = _rows(request.data, language, set)
     given: dict[str, Sample] = {}
     for id, sample in attempts(samples, known, lambda id: names.get(id, id)):
         if id in given:
@@ -65,6 +65,7 @@ def score(request: Request, samples: Sequence[Sample], extract: Callable[[str], 
         "task": request.task,
         "n": len(items),
         "rows": len(known),
+        "empty": sum(not text.strip() for text in summaries),
         "metrics": _values(items),
         "intervals": metrics.intervals(items, list(items[0])),
         "references": {name: _values(each) for name, each in others.items()},
@@ -103,8 +104,8 @@ def _result(summary: str, item: Mapping[str, Any]) -> dict[str, Any]:
 # -- rows -------------------------------------------------------------------------------------------------------
 
 
-def _rows(data: Path | None, language: str) -> tuple[dict[str, Row], dict[str, str]]:
-    """The rows of a file, or of the task's whole test set, by id; and other names of theirs, with their ids.
+def _rows(data: Path | None, language: str, set: str) -> tuple[dict[str, Row], dict[str, str]]:
+    """The rows of a file, or of the one that the task's set is drawn from, by id; and other names of theirs.
 
     An id is a row's number, from 0, or what stands before the tab. A row's own `id` or `url` is another name of
     it, unless that is the number of some row.
@@ -113,12 +114,12 @@ def _rows(data: Path | None, language: str) -> tuple[dict[str, Row], dict[str, s
         return _columns(lines), {}
     found: dict[str, Row] = {}
     names: dict[str, str] = {}
-    for number, row in enumerate(rows.test_rows(language) if data is None else read_file(data)):
-        found[str(number)] = _row(number, row, language, "the test set" if data is None else str(data))
+    for number, row in enumerate(rows.all_rows(language, set) if data is None else read_file(data)):
+        found[str(number)] = _row(number, row, language, "the task's rows" if data is None else str(data))
         for own in (row.get("id"), row.get("url")):
             names.setdefault(str(number) if own in (None, "") else str(own), str(number))
     if not found:
-        raise SourceError(f"{data or 'the test set'} holds no rows", hint=_FORMS)
+        raise SourceError(f"{data or 'the task'} holds no rows", hint=_FORMS)
     return found, {name: id for name, id in names.items() if name not in found}
 
 
@@ -158,6 +159,8 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
     for name, lost in summary["below"].items():
         if lost:
             lines.append(f"below the {name} by {', '.join(lost)}")
+    if summary["empty"]:
+        lines.append(f"{summary['empty']} summaries are empty, and count")
     if summary["missing"]:
         lines.append(f"not computed: {', '.join(summary['missing'])}: {next(iter(summary['missing'].values()))}")
     return lines

@@ -14,7 +14,6 @@ from typing import Any
 
 from mixmerge.paths import beside
 from mixmerge.scoring import Request, Sample, Scored
-from mixmerge.sources import docstrings
 
 baselines = beside(__file__, "baselines")
 metrics = beside(__file__, "metrics")
@@ -49,9 +48,12 @@ def dataset(language: str, set: str, mode: str, meteor: bool = True, **_: Any) -
 
 
 def summary_of(response: str) -> str:
-    """The summary in a response: its first paragraph as one line, out of the fence and the quotes around it."""
-    text = re.sub(r"^```.*$", "", response, flags=re.MULTILINE)
-    return docstrings.first_paragraph(text.strip().strip("\"'`"))
+    """The summary in a response: its first paragraph as one line, out of a fence and of quotes, without a preamble such
+    as "Here is the summary:"."""
+    parts = re.split(r"\n\s*\n", re.sub(r"^\s*```.*$", "\n", response, flags=re.MULTILINE))
+    texts = [text for part in parts if (text := " ".join(part.split()).strip("\"'` "))]
+    said = [text for place, text in enumerate(texts) if not text.endswith(":") or place == len(texts) - 1]
+    return said[0] if said else ""
 
 
 def measure(responses: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]) -> list[list[dict[str, Any]]]:
