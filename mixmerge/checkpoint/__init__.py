@@ -4,6 +4,7 @@ inspect, check_aligned        what lies in a directory, and whether experts fit 
 tensors, stacks, merged       weights by name, sorted, one tensor in memory at a time
 pour                          into a loaded model, in place
 write, write_many, digest     to a directory, whole or not at all
+sweep                         what `write_many` would write, part by part, and nothing is
 as_directory                  a directory for who reads only those; a merge is written for the time being
 measure                       all diagnostics in one pass
 layer_of                      "layer 3", "embeddings", "head", "norm", "other"
@@ -13,7 +14,7 @@ from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of
 from .measure import Observer, measure
 from .pour import pour
 from .stream import merged, stacks, tensors
-from .write import as_directory, digest, write, write_many
+from .write import as_directory, digest, sweep, write, write_many
 
 __all__ = [
     "Layout",
@@ -28,6 +29,7 @@ __all__ = [
     "merged",
     "pour",
     "stacks",
+    "sweep",
     "tensors",
     "write",
     "write_many",

@@ -24,13 +24,15 @@ _CONVERT = "convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretraine
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor on disk. `dtype` is safetensors' spelling (F32, BF16, …); `bytes` its size."""
+    """One tensor on disk. `dtype` is safetensors' spelling (F32, BF16, …); `bytes` its size, `offset` where in the
+    file it begins."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     file: Path
     bytes: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def _header(file: Path) -> dict[str, TensorInfo]:
             f"{file}: truncated: {size} bytes of {expected}", hint="the download or copy did not finish"
         )
     return {
-        name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin)
+        name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin, 8 + length + begin)
         for name, entry in header.items()
         for begin, end in [entry["data_offsets"]]
     }

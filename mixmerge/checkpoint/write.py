@@ -11,14 +11,18 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, StoreError
 from ..types import Checkpoint
 from .dtypes import dtype_name, torch_dtype
+from .finite import require_finite
 from .layout import FLOATS, INDEX, WEIGHTS
-from .stream import Family, Reader, Stored, by_family, open_checkpoint
+from .parts import cut
+from .reading import Reader, Stored
+from .stream import Family, by_family, open_checkpoint, workers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,10 +55,16 @@ def write_many(
     *,
     dtype: str | None = None,
     max_shard_bytes: int = SHARD_BYTES,
+    threads: int | None = None,
 ) -> list[str]:
     """As `write` for several; merges of the same base and experts share one pass over their tensors.
 
-    Memory: one tensor of the base, of each expert, and of one merge. Returns the digests in order.
+    threads  how many parts of a tensor are worked on at a time (default: as many as torch has been given); the
+             weights do not depend on it
+
+    Memory, for methods that are rowwise: some parts of a tensor and of each merge; tensors of base and experts
+    together up to 320 MiB are held, so that they are read once. Other methods hold whole tensors. Returns the digests
+    in order.
     """
     readers = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
     plans = [_plan(reader, dtype) for reader in readers]
@@ -64,9 +74,20 @@ def write_many(
             stack.enter_context(_output(checkpoint, out, plan, max_shard_bytes))
             for checkpoint, out, plan in zip(checkpoints, outs, plans, strict=True)
         ]
-        for index, name, tensor in _pass(checkpoints, readers):
-            outputs[index].put(name, tensor)
+        for index, name, start, rows in _pass(checkpoints, readers, plans, threads):
+            outputs[index].put(name, start, rows)
         return [output.finish() for output in outputs]
+
+
+def sweep(
+    checkpoints: Sequence[Checkpoint], *, dtype: str | None = None, threads: int | None = None
+) -> Iterator[tuple[int, str, int, Tensor]]:
+    """What `write_many` would write, and nothing is: (place in `checkpoints`, name, first row, rows).
+
+    Tensors come in sorted order, the rows of one in order, the merges of one family side by side.
+    """
+    readers = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
+    return _pass(checkpoints, readers, [_plan(reader, dtype) for reader in readers], threads)
 
 
 @contextmanager
@@ -86,7 +107,7 @@ def digest(checkpoint: Checkpoint, *, dtype: str | None = None) -> str:
     reader = open_checkpoint(checkpoint)
     plan, total = _plan(reader, dtype), hashlib.sha256()
     for name, entry in plan.items():
-        _feed(total, entry, reader.get(name))
+        _feed(total, entry, 0, _rounded(entry, reader.get(name)))
     return total.hexdigest()
 
 
@@ -122,16 +143,42 @@ def _parse(dtype: str) -> Any:
     return known[dtype]
 
 
-def _pass(checkpoints: Sequence[Checkpoint], readers: Sequence[Reader]) -> Iterator[tuple[int, str, Tensor]]:
-    """(index of the checkpoint, name, tensor), names in sorted order for each; merges of one family together."""
+def _pass(
+    checkpoints: Sequence[Checkpoint],
+    readers: Sequence[Reader],
+    plans: Sequence[Mapping[str, _Entry]],
+    threads: int | None,
+) -> Iterator[tuple[int, str, int, Tensor]]:
+    """(index of the checkpoint, name, first row, rows in their final dtype), names in sorted order for each; merges of
+    one family together."""
+    import torch
+
     for index, (checkpoint, reader) in enumerate(zip(checkpoints, readers, strict=True)):
         if checkpoint.derivation is None:
-            yield from ((index, name, reader.get(name)) for name in sorted(reader.layout.tensors))
-    for members in by_family(checkpoints).values():
-        family = Family([found for index in members if (found := checkpoints[index].derivation)])
-        for name in family.inputs.names:
-            for position, tensor in family.combine(name):
-                yield members[position], name, tensor
+            for name, entry in plans[index].items():
+                for start, stop in cut(entry.shape):
+                    rows = reader.get(name, start, stop) if entry.shape else reader.get(name)
+                    yield index, name, start, _rounded(entry, rows)
+    with workers(torch.get_num_threads() if threads is None else threads) as pool:
+        for members in by_family(checkpoints).values():
+            family = Family([found for index in members if (found := checkpoints[index].derivation)])
+            for name in family.inputs.names:
+                entries = [plans[index][name] for index in members]
+                finish = partial(_finished, entries)
+                for position, start, rows in family.combine(name, finish, pool):
+                    yield members[position], name, start, rows
+
+
+def _finished(entries: Sequence[_Entry], position: int, rows: Tensor) -> Tensor:
+    return _rounded(entries[position], rows)
+
+
+def _rounded(entry: _Entry, rows: Tensor) -> Tensor:
+    """Rows in their final dtype: the one rounding of a merge."""
+    found = rows.detach().to(torch_dtype(entry.dtype))
+    if entry.dtype == "F16":  # the only one that a finite float32 may not fit
+        require_finite(found, entry.name, "a merge in float16")
+    return found
 
 
 class _Output:
@@ -142,6 +189,7 @@ class _Output:
         self._digest = hashlib.sha256()
         self._places: dict[str, tuple[IO[bytes], int]] = {}
         self._files: list[IO[bytes]] = []
+        self._done: dict[str, int] = {}  # bytes of each tensor that are written
         shards = _shards(plan, max_shard_bytes)
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
@@ -167,23 +215,29 @@ class _Output:
             offset += entry.bytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        stream = path.open("wb")
+        stream = path.open("wb", buffering=0)
         self._files.append(stream)
         stream.write(len(text).to_bytes(8, "little") + text)
         stream.truncate(8 + len(text) + offset)
         for entry in ordered:
             self._places[entry.name] = (stream, 8 + len(text) + header[entry.name]["data_offsets"][0])
 
-    def put(self, name: str, tensor: Tensor) -> None:
-        stream, offset = self._places.pop(name)
-        stream.seek(offset)
-        stream.write(_feed(self._digest, self.plan[name], tensor))
+    def put(self, name: str, start: int, rows: Tensor) -> None:
+        """Some rows at their place; those of one tensor come in order."""
+        stream, offset = self._places[name]
+        data = _feed(self._digest, self.plan[name], start, rows)
+        offset += self._done.get(name, 0)
+        self._done[name] = self._done.get(name, 0) + len(data)
+        while data:
+            count = os.pwrite(stream.fileno(), data, offset)
+            data, offset = data[count:], offset + count
+        if self._done[name] >= self.plan[name].bytes:
+            del self._places[name]
 
     def finish(self) -> str:
         if self._places:
             raise CheckpointError(f"{self.folder}: tensors were never written: {', '.join(sorted(self._places)[:5])}")
         for stream in self._files:
-            stream.flush()
             os.fsync(stream.fileno())
         return self._digest.hexdigest()
 
@@ -253,11 +307,12 @@ def _shards(plan: Mapping[str, _Entry], max_shard_bytes: int) -> list[list[_Entr
     return shards
 
 
-def _feed(total: Any, entry: _Entry, tensor: Tensor) -> memoryview:
-    """Add a tensor in its final dtype to a digest; returns its bytes."""
+def _feed(total: Any, entry: _Entry, start: int, rows: Tensor) -> memoryview:
+    """Add rows in their final dtype to a digest; returns their bytes."""
     import torch
 
-    data = tensor.detach().to(torch_dtype(entry.dtype)).contiguous().reshape(-1).view(torch.uint8).numpy().data
-    total.update(f"{entry.name}\0{entry.dtype}\0{entry.shape}\0".encode())
+    data: memoryview = rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    if start == 0:
+        total.update(f"{entry.name}\0{entry.dtype}\0{entry.shape}\0".encode())
     total.update(data)
     return data

@@ -1,0 +1,68 @@
+"""Stored weights, some rows at a time. Read and not mapped: a page that was read once does not stay in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from ..errors import CheckpointError
+from ..types import Checkpoint
+from .dtypes import torch_dtype
+from .layout import Layout, TensorInfo, inspect
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Reader(Protocol):
+    """A checkpoint opened for reading by name. `dtype` is what the tensor has when it is written.
+
+    `get` gives rows `start` to `stop` along the first dimension, the whole tensor without them.
+    """
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def layout(self) -> Layout: ...
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> Tensor: ...
+    def dtype(self, name: str) -> str: ...
+
+
+class Stored:
+    """A model directory; its files stay open as long as this lives."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.layout = inspect(checkpoint.path)
+        self.names: Sequence[str] = self.layout.names
+        self._files: dict[Path, IO[bytes]] = {}
+
+    def info(self, name: str) -> TensorInfo:
+        return self.layout.tensors[name]
+
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        import torch
+
+        info = self.info(name)
+        first, size, shape = 0, info.bytes, list(info.shape)
+        if info.shape and info.shape[0]:
+            shape[0] = (info.shape[0] if stop is None else stop) - start
+            row = info.bytes // info.shape[0]
+            first, size = start * row, shape[0] * row
+        buffer = torch.empty(size, dtype=torch.uint8)
+        self._fill(info, buffer.numpy().data, info.offset + first)
+        return buffer.view(torch_dtype(info.dtype)).reshape(shape)
+
+    def dtype(self, name: str) -> str:
+        return self.info(name).dtype
+
+    def _fill(self, info: TensorInfo, buffer: memoryview, offset: int) -> None:
+        if info.file not in self._files:
+            self._files[info.file] = info.file.open("rb", buffering=0)
+        file, done = self._files[info.file].fileno(), 0
+        while done < len(buffer):
+            count = os.preadv(file, [buffer[done:]], offset + done)
+            if not count:
+                raise CheckpointError(f"{info.file}: ends within {info.name}", hint="was it changed while it was read?")
+            done += count
