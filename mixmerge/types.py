@@ -153,7 +153,7 @@ class TensorStack:
         limit = round(probability * 65536)
         if not 0 < limit < 65536:
             return torch.full(self.base.shape, limit > 0, dtype=torch.bool)
-        return torch.from_numpy(self.draws(expert).numpy() < limit).reshape(self.base.shape)
+        return torch.from_numpy(self.draws(expert).reshape(-1).numpy() < limit).reshape(self.base.shape)
 
     def total(self, statistic: Statistic, over: Extent = "tensor") -> torch.Tensor:
         """The sum of `statistic(part)` over all parts of this tensor, or of the model's; computed once for a sweep.

@@ -165,8 +165,8 @@ class Work:
         for _, value in self.each(measure):
             total = value - value if total is None else total
             if value.numel() <= PREFIXED:
-                before.append(total)
-            total = total + value
+                before.append(total.clone())
+            total += value
         assert total is not None
         return total, before
 
@@ -291,6 +291,6 @@ def _unknown(stack: TensorStack) -> Tensor:
 def identity(function: Any) -> Hashable:
     """What tells a function from another: the function, and for a `partial` its arguments too."""
     if isinstance(function, partial):
-        arguments = (*function.args, *(item for pair in sorted(function.keywords.items()) for item in pair))
-        return (identity(function.func), *(identity(argument) for argument in arguments))
+        arguments = (*function.args, *function.keywords.values())
+        return (function.func, *function.keywords, *map(identity, arguments))
     return function if isinstance(function, Hashable) else repr(function)
