@@ -47,12 +47,25 @@ class Derivation:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How stored weights are read as another model's.
+
+    adapter  a directory with a LoRA adapter (PEFT's layout) that is added to the weights, in float32
+    layers   for each layer, the stored layer that stands there; None: all, in order
+    """
+
+    adapter: Path | None = None
+    layers: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A model: stored in `path`, or derived from stored ones and written nowhere.
 
     `path` is a directory in the Hugging Face layout. For a derived checkpoint it is the base's, whose config,
     tokenizer and chat template it keeps. `id` names the weights: equal ids, equal weights.
-    `mixmerge.tensors(checkpoint)` streams the weights of either.
+    `mixmerge.tensors(checkpoint)` streams the weights of either. `reading` is for stored ones: an adapter on top,
+    layers in another order.
     """
 
     name: str
@@ -60,6 +73,7 @@ class Checkpoint:
     id: str
     derivation: Derivation | None = None
     licence: str = ""
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)

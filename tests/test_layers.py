@@ -17,6 +17,8 @@ ORDER = [
     "hookspecs",
     "registry",
     "reading",
+    "mergefile",
+    "merging",
     "recipe",
     "plan",
     "store",

@@ -24,7 +24,7 @@ from mixmerge.plugins import mergers
 from mixmerge.types import Derivation
 
 METHODS = {component.name: component for component in mergers.register_mergers()}
-SHAPES = {"wide": (300, 700), "long": (1200, 150), "cube": (40, 60, 70), "bias": (500,), "one": (), "none": (0, 3)}
+SHAPES = {"wide": (500, 700), "long": (2400, 150), "cube": (70, 60, 70), "bias": (500,), "one": (), "none": (0, 3)}
 GRID: list[tuple[str, dict[str, Any]]] = [
     ("linear", {}),
     ("ties", {"density": 0.3}),

@@ -61,6 +61,25 @@ class Layout:
         return bool(given) if given is not None else not any(layer_of(name) == "head" for name in self.tensors)
 
     @cached_property
+    def layers(self) -> int:
+        """How many layers there are, by the tensors' names."""
+        numbers = [int(found[1]) for name in self.tensors if (found := _LAYER.search(name))]
+        return max(numbers, default=-1) + 1
+
+    def with_layers(self, layers: tuple[int, ...]) -> Layout:
+        """As if the layers that are stored at these places stood one after another."""
+        places: dict[int, list[int]] = {}
+        for place, layer in enumerate(layers):
+            places.setdefault(layer, []).append(place)
+        tensors = {}
+        for name, info in self.tensors.items():
+            found = _LAYER.search(name)
+            for place in places.get(int(found[1]), ()) if found else (-1,):
+                new = name if not found else f"{name[: found.start(1)]}{place}{name[found.end(1) :]}"
+                tensors[new] = info
+        return Layout(self.path, tensors, self.config, self.vocabulary, sum(info.bytes for info in tensors.values()))
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Tensor names in sorted order, without a head that is tied."""
         return tuple(sorted(name for name in self.tensors if name != self.tied_head))

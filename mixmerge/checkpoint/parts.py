@@ -16,7 +16,7 @@ from .finite import require_finite
 if TYPE_CHECKING:
     from torch import Tensor
 
-PART = 1 << 17
+PART = 1 << 18
 """Elements of a part, but for rows that are longer. Sums over a tensor are rounded part by part, so this is part of
 what a merge means: another number may give another last bit."""
 

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from ..errors import CheckpointError
 from ..types import Checkpoint
+from .adapter import read_adapter, require_place
 from .dtypes import torch_dtype
 from .layout import Layout, TensorInfo, inspect
 
@@ -31,10 +32,15 @@ class Reader(Protocol):
 
 
 class Stored:
-    """A model directory; its files stay open as long as this lives."""
+    """A model directory; its files stay open as long as this lives. What an adapter changes comes as float32."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.layout = inspect(checkpoint.path)
+        self.layout, self._adapter = inspect(checkpoint.path), None
+        if checkpoint.reading and checkpoint.reading.adapter:
+            self._adapter = read_adapter(checkpoint.reading.adapter)
+            require_place(self._adapter, {name: info.shape for name, info in self.layout.tensors.items()})
+        if checkpoint.reading and checkpoint.reading.layers:
+            self.layout = self.layout.with_layers(checkpoint.reading.layers)
         self.names: Sequence[str] = self.layout.names
         self._files: dict[Path, IO[bytes]] = {}
 
@@ -52,7 +58,8 @@ class Stored:
             first, size = start * row, shape[0] * row
         buffer = torch.empty(size, dtype=torch.uint8)
         self._fill(info, buffer.numpy().data, info.offset + first)
-        return buffer.view(torch_dtype(info.dtype)).reshape(shape)
+        rows = buffer.view(torch_dtype(info.dtype)).reshape(shape)
+        return self._adapter.applied(info.name, rows, start) if self._adapter else rows
 
     def dtype(self, name: str) -> str:
         return self.info(name).dtype

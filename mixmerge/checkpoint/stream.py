@@ -59,6 +59,11 @@ def merged(derivations: Sequence[Derivation]) -> Iterator[tuple[str, list[Tensor
         yield name, [found[index] for index in range(len(derivations))]
 
 
+def names(checkpoint: Checkpoint) -> Sequence[str]:
+    """The names of the tensors that a merge with this checkpoint would have, sorted; reads headers only."""
+    return open_checkpoint(checkpoint).names
+
+
 def open_checkpoint(checkpoint: Checkpoint) -> Reader:
     return Derived(checkpoint.derivation) if checkpoint.derivation else Stored(checkpoint)
 

@@ -111,15 +111,22 @@ def digest(checkpoint: Checkpoint, *, dtype: str | None = None) -> str:
     return total.hexdigest()
 
 
+def plan(checkpoint: Checkpoint, dtype: str | None = None) -> Mapping[str, Entry]:
+    """What `write` would write, by name; reads headers only."""
+    return _plan(open_checkpoint(checkpoint), dtype)
+
+
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """One tensor to be written; `dtype` is safetensors' spelling."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
     bytes: int
 
 
-def _plan(reader: Reader, dtype: str | None) -> dict[str, _Entry]:
+def _plan(reader: Reader, dtype: str | None) -> dict[str, Entry]:
     """What will be written, in sorted name order: a stored checkpoint whole, a derived one without a tied head."""
     wanted = dtype_name(_parse(dtype)) if dtype else None
     names = sorted(reader.layout.tensors) if isinstance(reader, Stored) else reader.names
@@ -130,7 +137,7 @@ def _plan(reader: Reader, dtype: str | None) -> dict[str, _Entry]:
         size = torch_dtype(kind).itemsize
         for length in shape:
             size *= length
-        plan[name] = _Entry(name, kind, shape, size)
+        plan[name] = Entry(name, kind, shape, size)
     return plan
 
 
@@ -146,7 +153,7 @@ def _parse(dtype: str) -> Any:
 def _pass(
     checkpoints: Sequence[Checkpoint],
     readers: Sequence[Reader],
-    plans: Sequence[Mapping[str, _Entry]],
+    plans: Sequence[Mapping[str, Entry]],
     threads: int | None,
 ) -> Iterator[tuple[int, str, int, Tensor]]:
     """(index of the checkpoint, name, first row, rows in their final dtype), names in sorted order for each; merges of
@@ -169,11 +176,11 @@ def _pass(
                     yield members[position], name, start, rows
 
 
-def _finished(entries: Sequence[_Entry], position: int, rows: Tensor) -> Tensor:
+def _finished(entries: Sequence[Entry], position: int, rows: Tensor) -> Tensor:
     return _rounded(entries[position], rows)
 
 
-def _rounded(entry: _Entry, rows: Tensor) -> Tensor:
+def _rounded(entry: Entry, rows: Tensor) -> Tensor:
     """Rows in their final dtype: the one rounding of a merge."""
     found = rows.detach().to(torch_dtype(entry.dtype))
     if entry.dtype == "F16":  # the only one that a finite float32 may not fit
@@ -184,7 +191,7 @@ def _rounded(entry: _Entry, rows: Tensor) -> Tensor:
 class _Output:
     """A model directory that is being filled: headers are written first, each tensor then at its place."""
 
-    def __init__(self, folder: Path, plan: Mapping[str, _Entry], max_shard_bytes: int) -> None:
+    def __init__(self, folder: Path, plan: Mapping[str, Entry], max_shard_bytes: int) -> None:
         self.folder, self.plan = folder, plan
         self._digest = hashlib.sha256()
         self._places: dict[str, tuple[IO[bytes], int]] = {}
@@ -201,7 +208,7 @@ class _Output:
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
-    def _begin(self, path: Path, shard: Sequence[_Entry]) -> None:
+    def _begin(self, path: Path, shard: Sequence[Entry]) -> None:
         # Wide dtypes first: every tensor then starts at a multiple of its own width.
         ordered = sorted(shard, key=lambda entry: (-torch_dtype(entry.dtype).itemsize, entry.name))
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -247,7 +254,7 @@ class _Output:
 
 
 @contextmanager
-def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_shard_bytes: int) -> Iterator[_Output]:
+def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, Entry], max_shard_bytes: int) -> Iterator[_Output]:
     """A directory beside `out` that becomes `out` when the block ends well and vanishes when it does not."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already", hint="give a new directory")
@@ -257,7 +264,7 @@ def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_s
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
         folder.mkdir()
-        _copy_beside(checkpoint.path, folder, plan)
+        _copy_beside(checkpoint, folder, plan)
         output = _Output(folder, plan, max_shard_bytes)
         yield output
         output.close()
@@ -272,19 +279,24 @@ def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_s
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copy_beside(source: Path, folder: Path, plan: Mapping[str, _Entry]) -> None:
-    for file in sorted({file for pattern in _BESIDE for file in source.glob(pattern) if file.is_file()}):
+def _copy_beside(checkpoint: Checkpoint, folder: Path, plan: Mapping[str, Entry]) -> None:
+    for file in sorted({file for pattern in _BESIDE for file in checkpoint.path.glob(pattern) if file.is_file()}):
         shutil.copyfile(file, folder / file.name)
     floats = {entry.dtype for entry in plan.values() if entry.dtype in FLOATS}
     widest = max(floats, key=lambda name: torch_dtype(name).itemsize, default=None)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     key = next((key for key in ("dtype", "torch_dtype") if key in config), None)
+    changed: dict[str, Any] = {}
     if key and widest and config[key] != (name := str(torch_dtype(widest)).removeprefix("torch.")):
-        text = json.dumps(config | {key: name}, indent=2, ensure_ascii=False)
+        changed[key] = name
+    if checkpoint.reading and checkpoint.reading.layers:
+        changed["num_hidden_layers"] = len(checkpoint.reading.layers)
+    if changed:
+        text = json.dumps(config | changed, indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(text + "\n", "utf-8")
 
 
-def _require_space(outs: Sequence[Path], plans: Sequence[Mapping[str, _Entry]]) -> None:
+def _require_space(outs: Sequence[Path], plans: Sequence[Mapping[str, Entry]]) -> None:
     needed = sum(entry.bytes for plan in plans for entry in plan.values())
     parent = next(folder for folder in (outs[0].absolute(), *outs[0].absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(parent).free
@@ -295,8 +307,8 @@ def _require_space(outs: Sequence[Path], plans: Sequence[Mapping[str, _Entry]]) 
         )
 
 
-def _shards(plan: Mapping[str, _Entry], max_shard_bytes: int) -> list[list[_Entry]]:
-    shards: list[list[_Entry]] = [[]]
+def _shards(plan: Mapping[str, Entry], max_shard_bytes: int) -> list[list[Entry]]:
+    shards: list[list[Entry]] = [[]]
     size = 0
     for entry in plan.values():
         if shards[-1] and size + entry.bytes > max_shard_bytes:
@@ -307,7 +319,7 @@ def _shards(plan: Mapping[str, _Entry], max_shard_bytes: int) -> list[list[_Entr
     return shards
 
 
-def _feed(total: Any, entry: _Entry, start: int, rows: Tensor) -> memoryview:
+def _feed(total: Any, entry: Entry, start: int, rows: Tensor) -> memoryview:
     """Add rows in their final dtype to a digest; returns their bytes."""
     import torch
 

@@ -36,14 +36,16 @@ def largest(t: TensorStack, *, density: tuple[float, ...], per: Per) -> Tensor:
     import torch
 
     least, kept, equal = t.once(partial(_least, density=density, per=per), per)
-    earlier = t.before(partial(_count_equal, density=density, per=per), per)
+    earlier = [0] * len(least)
+    if per == "model" or not t.whole:
+        earlier = t.before(partial(_count_equal, density=density, per=per), per).tolist()
     mask = numpy.empty((len(t.deltas), t.base.numel()), dtype=bool)
     for row, magnitudes in enumerate(_magnitudes(t)):
         numpy.greater_equal(magnitudes, least[row], out=mask[row])
         if kept[row] < equal[row]:
             place = numpy.flatnonzero(magnitudes == least[row])
             # as many stay before the nth as its share of all, to the nearest: steps of 0 and 1 that reach the number
-            number = numpy.arange(int(earlier[row]), int(earlier[row]) + len(place) + 1, dtype=numpy.float64)
+            number = numpy.arange(earlier[row], earlier[row] + len(place) + 1, dtype=numpy.float64)
             mask[row, place] = numpy.diff(numpy.floor(number * (kept[row] / equal[row]) + 0.5))
     return torch.from_numpy(mask).reshape(t.deltas.shape)
 
@@ -207,8 +209,7 @@ def kept(t: TensorStack, mask: partial[Tensor], rescale: str) -> Tensor:
     import numpy
     import torch
 
-    found = torch.empty_like(t.deltas)
-    numpy.multiply(t.deltas.numpy(), t.once(mask).numpy(), out=found.numpy())
+    found = torch.from_numpy(t.once(mask).numpy().astype(numpy.float32)).mul_(t.deltas)
     if rescale == "l1":
         for delta, factor in zip(found, t.once(partial(_l1_factors, mask=mask), "tensor"), strict=True):
             delta *= factor

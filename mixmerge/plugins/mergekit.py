@@ -228,6 +228,43 @@ def compat(
     )
 
 
+def parameters_of(method: str) -> tuple[Mapping[str, tuple[str, Any]], str]:
+    """mergekit's parameters for a method: (scope, default), the default None where it must be given; and what
+    becomes of a base: "required", "optional" (set apart from the models that are merged), "ignored" or "forbidden".
+
+    Raises CheckpointError for a method that mergekit does not have, or that merges nothing.
+    """
+    if method not in _methods() or method in _REFUSED:
+        known = ", ".join(sorted(set(_methods()) - set(_REFUSED)))
+        why = f"{method!r} is not available: {_REFUSED[method]}" if method in _REFUSED else f"no method {method!r}"
+        raise CheckpointError(f"mergekit: {why}", hint=f"allowed: {known}")
+    spec = _methods()[method].spec
+    parameters = {
+        parameter.name: (parameter.scope.value, None if parameter.required else parameter.default)
+        for parameter in spec.parameters
+    }
+    return parameters, str(spec.contract.base.value)
+
+
+def hand_over(config: Path, out: Path, seed: int) -> None:
+    """Let mergekit itself do the merge that a configuration describes; `out` appears when it is whole."""
+    import yaml
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import MergeOptions, run_merge
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: exists already", hint="give a new directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = config.read_text("utf-8")
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        found = MergeConfiguration.model_validate(yaml.safe_load(text))
+        run_merge(found, folder, MergeOptions(quiet=True, random_seed=seed), config_source=text)
+        if out.exists():
+            out.rmdir()
+        Path(folder).rename(out)
+        Path(folder).mkdir()  # for the context manager to remove
+
+
 def _elementwise(method: Any) -> bool:
     return method.spec.name == "linear" or hasattr(method, "sparsification_method")
 
