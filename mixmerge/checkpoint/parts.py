@@ -80,7 +80,8 @@ class Work:
 
     def __init__(self, source: Source, name: str, model: Whole, pool: Executor | None, cuts: Sequence[tuple[int, int]]):
         self.source, self.name, self.model, self.cuts, self._pool = source, name, model, cuts, pool
-        self._held = source.rows(name) if source.stored_bytes(name) <= HELD_BYTES and len(cuts) > 1 else None
+        self._holds = source.stored_bytes(name) <= HELD_BYTES
+        self._held: dict[int, list[Tensor]] = {}  # what a survey read, for the passes that follow it
         self._raw: dict[int, TensorStack] = {}
         self._prepared: dict[View, Tensor] = {}
         self._totals: dict[Hashable, tuple[Tensor, list[Tensor]]] = {}
@@ -128,7 +129,11 @@ class Work:
     def leave(self, part: int, *, done: bool) -> None:
         """Forget a part; its masks stay until the tensor is done, at one bit for each value."""
         if done or len(self.cuts) > 1:
-            self._raw.pop(part, None)
+            raw = self._raw.pop(part, None)
+            if raw and self._holds and not done:
+                self._held[part] = list(raw.stored)
+        if done:
+            self._held.pop(part, None)
         kept = self._part_once.pop(part, {})
         if not done:
             masks = {key: _Bits.of(value) for key, value in kept.items() if _Bits.fits(value)}
@@ -175,10 +180,10 @@ class Work:
 
         if part not in self._raw:
             start, stop = self.cuts[part]
-            if self._held is None:
-                stored = self.source.rows(self.name, start, stop) if len(self.cuts) > 1 else self.source.rows(self.name)
-            else:
-                stored = [tensor[start:stop] for tensor in self._held]
+            stored = self._held.get(part)
+            if stored is None:
+                whole = len(self.cuts) == 1
+                stored = self.source.rows(self.name) if whole else self.source.rows(self.name, start, stop)
             base = stored[0].to(torch.float32)
             deltas = self.source.deltas(base, stored[1:])
             if part not in self._finite:

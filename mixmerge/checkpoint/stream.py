@@ -73,6 +73,9 @@ def workers(count: int) -> Iterator[Executor | None]:
     """`count` threads that each work on a part; within one, torch works alone. None when there is but one."""
     import torch
 
+    # glibc gives blocks of some 100 kB back to the kernel as soon as they are freed, and faults them in again for the
+    # next part, until it has seen a larger one freed: up to that size (32 MiB at most) it then keeps them.
+    torch.empty(31 << 20, dtype=torch.uint8)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

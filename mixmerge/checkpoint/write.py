@@ -56,9 +56,11 @@ def write_many(
     dtype: str | None = None,
     max_shard_bytes: int = SHARD_BYTES,
     threads: int | None = None,
+    digests: bool = True,
 ) -> list[str]:
     """As `write` for several; merges of the same base and experts share one pass over their tensors.
 
+    digests  without them "" is returned for each, and the bytes are not hashed
     threads  how many parts of a tensor are worked on at a time (default: as many as torch has been given); the
              weights do not depend on it
 
@@ -71,7 +73,7 @@ def write_many(
     _require_space(outs, plans)
     with ExitStack() as stack:
         outputs = [
-            stack.enter_context(_output(checkpoint, out, plan, max_shard_bytes))
+            stack.enter_context(_output(checkpoint, out, plan, max_shard_bytes, digests))
             for checkpoint, out, plan in zip(checkpoints, outs, plans, strict=True)
         ]
         for index, name, start, rows in _pass(checkpoints, readers, plans, threads):
@@ -107,7 +109,7 @@ def digest(checkpoint: Checkpoint, *, dtype: str | None = None) -> str:
     reader = open_checkpoint(checkpoint)
     plan, total = _plan(reader, dtype), hashlib.sha256()
     for name, entry in plan.items():
-        _feed(total, entry, 0, _rounded(entry, reader.get(name)))
+        _feed(total, entry, 0, _bytes(_rounded(entry, reader.get(name))))
     return total.hexdigest()
 
 
@@ -191,9 +193,9 @@ def _rounded(entry: Entry, rows: Tensor) -> Tensor:
 class _Output:
     """A model directory that is being filled: headers are written first, each tensor then at its place."""
 
-    def __init__(self, folder: Path, plan: Mapping[str, Entry], max_shard_bytes: int) -> None:
+    def __init__(self, folder: Path, plan: Mapping[str, Entry], max_shard_bytes: int, digests: bool) -> None:
         self.folder, self.plan = folder, plan
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if digests else None
         self._places: dict[str, tuple[IO[bytes], int]] = {}
         self._files: list[IO[bytes]] = []
         self._done: dict[str, int] = {}  # bytes of each tensor that are written
@@ -232,7 +234,9 @@ class _Output:
     def put(self, name: str, start: int, rows: Tensor) -> None:
         """Some rows at their place; those of one tensor come in order."""
         stream, offset = self._places[name]
-        data = _feed(self._digest, self.plan[name], start, rows)
+        data = _bytes(rows)
+        if self._digest:
+            _feed(self._digest, self.plan[name], start, data)
         offset += self._done.get(name, 0)
         self._done[name] = self._done.get(name, 0) + len(data)
         while data:
@@ -246,7 +250,7 @@ class _Output:
             raise CheckpointError(f"{self.folder}: tensors were never written: {', '.join(sorted(self._places)[:5])}")
         for stream in self._files:
             os.fsync(stream.fileno())
-        return self._digest.hexdigest()
+        return self._digest.hexdigest() if self._digest else ""
 
     def close(self) -> None:
         for stream in self._files:
@@ -254,7 +258,9 @@ class _Output:
 
 
 @contextmanager
-def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, Entry], max_shard_bytes: int) -> Iterator[_Output]:
+def _output(
+    checkpoint: Checkpoint, out: Path, plan: Mapping[str, Entry], max_shard_bytes: int, digests: bool
+) -> Iterator[_Output]:
     """A directory beside `out` that becomes `out` when the block ends well and vanishes when it does not."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already", hint="give a new directory")
@@ -265,7 +271,7 @@ def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, Entry], max_sh
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
         folder.mkdir()
         _copy_beside(checkpoint, folder, plan)
-        output = _Output(folder, plan, max_shard_bytes)
+        output = _Output(folder, plan, max_shard_bytes, digests)
         yield output
         output.close()
         folder.rename(out)
@@ -319,12 +325,15 @@ def _shards(plan: Mapping[str, Entry], max_shard_bytes: int) -> list[list[Entry]
     return shards
 
 
-def _feed(total: Any, entry: Entry, start: int, rows: Tensor) -> memoryview:
-    """Add rows in their final dtype to a digest; returns their bytes."""
+def _bytes(rows: Tensor) -> memoryview:
     import torch
 
     data: memoryview = rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return data
+
+
+def _feed(total: Any, entry: Entry, start: int, data: memoryview) -> None:
+    """Add rows in their final dtype to a digest."""
     if start == 0:
         total.update(f"{entry.name}\0{entry.dtype}\0{entry.shape}\0".encode())
     total.update(data)
-    return data
