@@ -103,8 +103,7 @@ class _Merging:
             raise CheckpointError(f"{file.path}: no model is merged", hint="list the experts under `models:`")
         base = self._base(experts)
         if not any(model.reading and model.reading.layers for model in (base, *experts)):
-            others = {model.name: model.path for model in experts if model.path != base.path}
-            checkpoint.check_aligned(base.path, others)
+            _require_aligned(base, experts)
         start = Derivation(base, tuple(experts), (1.0,) * len(experts), self.seed, _unbound, method=file.method)
         found = replace(start, vary=cache(partial(self._bound, start)))
         key = [self.compat, self.seed, file.method, [model.id for model in (base, *experts)], str(file)]
@@ -303,6 +302,14 @@ class _Merging:
             if all(share == 1 for share in shares) and file.method != "task_arithmetic":
                 lines.append("density 1 drops nothing: the first part of the method does nothing")
         return lines
+
+
+def _require_aligned(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
+    try:
+        checkpoint.check_aligned(base.path, {one.name: one.path for one in experts if one.path != base.path})
+    except CheckpointError as error:
+        hint = "other vocabularies are aligned by token with `tokenizer_source: union` and --mergekit"
+        raise CheckpointError(error.message, hint=hint if "vocabulary" in error.message else error.hint) from None
 
 
 def _unbound(_: Any) -> Any:

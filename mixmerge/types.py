@@ -198,15 +198,17 @@ class TensorStack:
         return self.around.once(function, self, per) if self.around else function(self)
 
     def with_deltas(self, deltas: torch.Tensor) -> TensorStack:
-        """The same stack with other deltas of the same shape."""
-        return replace(self, deltas=deltas)
+        """The same stack with other deltas of the same shape; it no longer knows what lies around it."""
+        return replace(self, deltas=deltas, around=None)
 
     def _digest(self, expert: int) -> bytes:
         return hashlib.sha256(f"{self.seed}/{self.experts[expert]}/{self.name}".encode()).digest()
 
     def _alone(self, over: Extent) -> None:
-        if over == "model":
-            raise CheckpointError(f"{self.name}: a total over the model needs the model", hint="merge a checkpoint")
+        if over == "model" or not self.whole:
+            raise CheckpointError(
+                f"{self.name}: a total over the {over} needs all of it", hint="ask the stack as it came"
+            )
 
 
 @dataclass(frozen=True)

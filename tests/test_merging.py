@@ -230,6 +230,15 @@ def test_what_mergekit_lets_pass_is_a_problem_with_its_line(
     assert found[0].where == f"{tmp_path / 'c.yml'}:{line}"
 
 
+def test_another_vocabulary_is_refused(
+    models: dict[str, str], tiny_model_dir: Callable[..., Path], tmp_path: Path
+) -> None:
+    larger = str(tiny_model_dir(seed=1, layers=4, vocab=330, dtype="bfloat16"))
+    with pytest.raises(CheckpointError, match="another vocabulary") as caught:
+        merge(config(tmp_path / "c.yml", PLAIN, models | {"TWO": larger}), tmp_path / "out")
+    assert "tokenizer_source: union` and --mergekit" in caught.value.hint
+
+
 def test_every_problem_is_told_at_once(models: dict[str, str], tmp_path: Path) -> None:
     text = TASK.replace("0.3", "much").replace("bfloat16", "int8") + "lambda: 2\n"
     with pytest.raises(RecipeError) as caught:

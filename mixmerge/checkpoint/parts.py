@@ -21,6 +21,7 @@ PART = 1 << 18
 what a merge means: another number may give another last bit."""
 
 HELD_BYTES = 320 << 20  # tensors of all models up to this size are read once; larger ones in each pass, part by part
+_FEW = 4  # so many parts stay in float32 between passes: some MB, which the last cache may still hold
 PREFIXED = 1024  # so many values of a statistic are kept for every part, so that `before` can be told
 
 
@@ -128,7 +129,7 @@ class Work:
 
     def leave(self, part: int, *, done: bool) -> None:
         """Forget a part; its masks stay until the tensor is done, at one bit for each value."""
-        if done or len(self.cuts) > 1:
+        if done or len(self.cuts) > _FEW:
             raw = self._raw.pop(part, None)
             if raw and self._holds and not done:
                 self._held[part] = list(raw.stored)
