@@ -17,6 +17,7 @@ from safetensors.torch import load_file as load_torch
 
 from mixmerge import Checkpoint, CheckpointError, Component, TensorStack, tensors
 from mixmerge.checkpoint import merged
+from mixmerge.plugins import _mergekit_exact as exact
 from mixmerge.plugins import mergekit, mergers
 from mixmerge.types import Derivation
 
@@ -324,8 +325,8 @@ def test_compat_keeps_the_sign_of_zero() -> None:
     deltas = torch.stack([expert.float() - base.float() for expert in experts])
     t = TensorStack("w", base.float(), deltas, torch.ones(2, 1, 1), ("a", "b"), stored=(base, *experts))
     given = (("density", 0.5), ("weight", [1.0, -1.0]))
-    first = partial(mergekit._thinned, method="ties", given=given[:1], dtype=None, masks=None)
-    second = partial(mergekit._combined, method="ties", given=given, dtype=None, with_base=True)
+    first = partial(exact._thinned, method="ties", given=given[:1], dtype=None, masks=None)
+    second = partial(exact._combined, method="ties", given=given, dtype=None, with_base=True)
     from mergekit.merge_methods import merge_tensors
 
     expected = merge_tensors(
