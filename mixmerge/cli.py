@@ -238,12 +238,13 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 def _merge_of(arguments: argparse.Namespace) -> tuple[MergeFile, Merge]:
     from . import mergefile, merging
-    from .plugins.mergekit import compat, parameters_of
+    from .plugins.mergekit import align_tokens, compat, parameters_of
     from .registry import Registry
 
     file = mergefile.read(arguments.config, parameters_of)
     exact, seed = getattr(arguments, "compat", False), getattr(arguments, "seed", 0)
-    return file, merging.prepare(file, Registry(arguments.plugins), compat, compat=exact, seed=seed)
+    mergekit = merging.Mergekit(compat, align_tokens)
+    return file, merging.prepare(file, Registry(arguments.plugins), mergekit, compat=exact, seed=seed)
 
 
 def _plan_merge(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -16,23 +17,32 @@ from .checkpoint import layer_of
 from .errors import CheckpointError
 from .mergefile import Input, MergeFile, Scalar, Slice
 from .registry import Registry
-from .types import Checkpoint, Derivation, Reading, content_id
+from .types import Checkpoint, Derivation, Reading, Tokens, content_id
 
 NATIVE = ("linear", "ties", "dare_linear", "dare_ties", "della", "della_linear", "task_arithmetic")
 """The methods that mixmerge computes itself; every other method that merges tensor by tensor runs mergekit's code."""
 
 Exact = Callable[..., Derivation]
-"""`compat` of the plugin that knows mergekit."""
+Align = Callable[..., tuple[int, list[tuple[list[int], list[tuple[tuple[int, int], ...]]]]]]
+
+
+@dataclass(frozen=True)
+class Mergekit:
+    """What the plugin that knows mergekit does here: `compat` and `align_tokens`."""
+
+    exact: Exact
+    align: Align
 
 
 @dataclass(frozen=True)
 class Merge:
-    """What will be merged: the derived checkpoint, the dtype it is written in (None: the experts' widest), and the
-    lines that say what every parameter does."""
+    """What will be merged: the derived checkpoint, the dtype it is written in (None: the experts' widest), the lines
+    that say what every parameter does, and the directory of a tokenizer that takes the place of the base's."""
 
     model: Checkpoint
     dtype: str | None
     lines: tuple[str, ...]
+    tokenizer: tempfile.TemporaryDirectory[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ _NS = {
 """Nanoseconds for a value of an expert, as benchmarks/sweep.py took on a busy 2.x GHz core; 60 for mergekit's code."""
 
 
-def prepare(file: MergeFile, registry: Registry, exact: Exact, *, compat: bool = False, seed: int = 0) -> Merge:
+def prepare(file: MergeFile, registry: Registry, mergekit: Mergekit, *, compat: bool = False, seed: int = 0) -> Merge:
     """Find the models, check that they fit, and bind every parameter for every tensor.
 
     Raises CheckpointError for what only mergekit can do, SourceError and CheckpointError for models that are not there
@@ -67,7 +77,7 @@ def prepare(file: MergeFile, registry: Registry, exact: Exact, *, compat: bool =
         raise CheckpointError(
             f"{file.path}: not supported: {'; '.join(file.unsupported)}", hint="--mergekit hands the merge to mergekit"
         )
-    return _Merging(file, registry, exact, compat, seed).prepare()
+    return _Merging(file, registry, mergekit, compat, seed).prepare()
 
 
 def estimate(merge: Merge) -> Estimate:
@@ -88,8 +98,9 @@ def estimate(merge: Merge) -> Estimate:
 
 
 class _Merging:
-    def __init__(self, file: MergeFile, registry: Registry, exact: Exact, compat: bool, seed: int) -> None:
-        self.file, self.registry, self.exact, self.compat, self.seed = file, registry, exact, compat, seed
+    def __init__(self, file: MergeFile, registry: Registry, mergekit: Mergekit, compat: bool, seed: int) -> None:
+        self.file, self.registry, self.mergekit, self.compat, self.seed = file, registry, mergekit, compat, seed
+        self.tokenizer: tempfile.TemporaryDirectory[str] | None = None
         self.native = file.method in NATIVE and not compat
         self.found: dict[str, Path] = {}
 
@@ -103,7 +114,10 @@ class _Merging:
             raise CheckpointError(f"{file.path}: no model is merged", hint="list the experts under `models:`")
         base = self._base(experts)
         if not any(model.reading and model.reading.layers for model in (base, *experts)):
-            _require_aligned(base, experts)
+            if file.tokenizer is None:
+                _require_aligned(base, experts)
+            else:
+                base, experts = self._one_vocabulary(file.tokenizer, base, experts)
         start = Derivation(base, tuple(experts), (1.0,) * len(experts), self.seed, _unbound, method=file.method)
         found = replace(start, vary=cache(partial(self._bound, start)))
         key = [self.compat, self.seed, file.method, [model.id for model in (base, *experts)], str(file)]
@@ -111,7 +125,7 @@ class _Merging:
         assert found.vary is not None
         for name in checkpoint.names(model):
             found.vary(name)  # every problem before any work
-        return Merge(model, file.out_dtype or file.dtype, tuple(self._lines(base, experts)))
+        return Merge(model, file.out_dtype or file.dtype, tuple(self._lines(base, experts)), self.tokenizer)
 
     # -- models --------------------------------------------------------------------------------------------------
 
@@ -160,6 +174,26 @@ class _Merging:
                 f"{self.file.path}: base_model is no source of the slices", hint="list it in each one"
             )
         return self._model(-1, within[0] if within else self.file.base)
+
+    def _one_vocabulary(
+        self, source: str, base: Checkpoint, experts: Sequence[Checkpoint]
+    ) -> tuple[Checkpoint, list[Checkpoint]]:
+        """Base and experts in one order of tokens, worked out once for all that is merged."""
+        models = [base, *experts]
+        sizes = {len(checkpoint.tokenizer_vocabulary(model.path)) for model in models}
+        if self.compat or any(model.reading for model in models) or 0 in sizes:
+            what = "in --compat, with adapters, with slices, or without a tokenizer.json"
+            hint = "--mergekit aligns vocabularies its own way"
+            raise CheckpointError(f"{self.file.path}: tokenizer_source is not supported {what}", hint=hint)
+        self.tokenizer = tempfile.TemporaryDirectory(prefix="mixmerge-tokenizer-")
+        source = source if source in ("union", "base") else str(self._path(source))
+        _, found = self.mergekit.align(base.path, [one.path for one in experts], source, Path(self.tokenizer.name))
+        lenders = tuple(dict.fromkeys(model.path for model in models))
+        aligned = []
+        for model, (rows, lent) in zip(models, found, strict=True):
+            missing = {token: lent[token] for token, row in enumerate(rows) if row < 0}
+            aligned.append(replace(model, reading=Reading(tokens=Tokens(tuple(rows), missing, lenders))))
+        return aligned[0], aligned[1:]
 
     # -- parameters ----------------------------------------------------------------------------------------------
 
@@ -230,7 +264,7 @@ class _Merging:
 
     def _exactly(self, start: Derivation, weights: tuple[float, ...], values: dict[str, Any]) -> Derivation:
         with_base = self.file.base is not None and self.file.apart
-        found = self.exact(
+        found = self.mergekit.exact(
             start.base if with_base else None,
             start.experts,
             weights,
@@ -251,6 +285,11 @@ class _Merging:
         lines = [f"{file.method} of {len(experts)} models; arithmetic: {how}"]
         origin = "" if file.base else " (no base_model is given, so it is the first model)"
         lines.append(f"config, tokenizer and chat template: {base.name}{origin}")
+        if file.tokenizer:
+            count = len(base.reading.tokens.rows) if base.reading and base.reading.tokens else 0
+            lines.append(
+                f"vocabulary: {file.tokenizer}, {count} tokens; a row that a model lacks is lent by the others"
+            )
         for number, part in enumerate(file.slices):
             for one in part.inputs:
                 if one.key in [expert.key for expert in file.experts]:
@@ -325,12 +364,26 @@ def write(merge: Merge, file: MergeFile, out: Path, *, threads: int | None = Non
     try:
         digest = checkpoint.write_many([merge.model], [folder], dtype=merge.dtype, threads=threads)[0]
         (folder / "mergekit_config.yml").write_text(file.path.read_text("utf-8"), "utf-8")
+        if merge.tokenizer:
+            _set_tokenizer(folder, Path(merge.tokenizer.name))
         if file.chat_template:
             _set_template(folder, file.chat_template)
         folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return digest
+
+
+def _set_tokenizer(folder: Path, tokenizer: Path) -> None:
+    """One vocabulary's tokenizer in the place of the base's; the config counts its tokens."""
+    patterns = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+    for file in {file for pattern in patterns for file in folder.glob(pattern)}:
+        file.unlink()
+    for file in tokenizer.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["vocab_size"] = len(checkpoint.tokenizer_vocabulary(tokenizer))
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _set_template(folder: Path, text: str) -> None:

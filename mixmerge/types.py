@@ -47,15 +47,31 @@ class Derivation:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """A model's rows in the order of another vocabulary.
+
+    rows     for each token of it the model's own row, -1 where it has none
+    lent     for those, by token, the rows that stand for it: (place in `lenders`, row), of which the mean is taken
+    lenders  directories of the models that lend
+    """
+
+    rows: tuple[int, ...]
+    lent: Mapping[int, tuple[tuple[int, int], ...]] = field(repr=False)
+    lenders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reading:
     """How stored weights are read as another model's.
 
     adapter  a directory with a LoRA adapter (PEFT's layout) that is added to the weights, in float32
     layers   for each layer, the stored layer that stands there; None: all, in order
+    tokens   its rows of the embeddings and the head in the order of another vocabulary
     """
 
     adapter: Path | None = None
     layers: tuple[int, ...] | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from mixmerge import Checkpoint, CheckpointError, RecipeError, checkpoint, mergefile, merging
-from mixmerge.plugins.mergekit import compat, parameters_of
+from mixmerge.plugins.mergekit import align_tokens, compat, parameters_of
 from mixmerge.registry import Registry
 from mixmerge.types import Reading
 
+MERGEKIT = merging.Mergekit(compat, align_tokens)
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -37,7 +38,7 @@ def config(path: Path, text: str, models: Mapping[str, str]) -> Path:
 
 def merge(file: Path, out: Path, *, exact: bool = False, seed: int = 0) -> dict[str, torch.Tensor]:
     read = mergefile.read(file, parameters_of)
-    found = merging.prepare(read, Registry(), compat, compat=exact, seed=seed)
+    found = merging.prepare(read, Registry(), MERGEKIT, compat=exact, seed=seed)
     digest = merging.write(found, read, out)
     assert digest == checkpoint.digest(Checkpoint("m", out, "m"))
     return load_file(out / "model.safetensors")
@@ -239,6 +240,29 @@ def test_another_vocabulary_is_refused(
     assert "tokenizer_source: union` and --mergekit" in caught.value.hint
 
 
+@pytest.mark.parametrize("source", ["union", "base", "TWO"])
+def test_vocabularies_are_aligned_as_mergekit_does(
+    models: dict[str, str], tiny_model_dir: Callable[..., Path], tmp_path: Path, source: str
+) -> None:
+    larger = str(tiny_model_dir(seed=2, layers=4, vocab=330, dtype="bfloat16"))
+    assert len(checkpoint.tokenizer_vocabulary(Path(larger))) > len(
+        checkpoint.tokenizer_vocabulary(Path(models["ONE"]))
+    )
+    file = config(tmp_path / "c.yml", TASK + f"tokenizer_source: {source}\n", models | {"TWO": larger})
+    expected = theirs(file, tmp_path / "theirs", dtype="float32")
+    found = merge(file, tmp_path / "out")
+    assert {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in expected.items()}
+    vocabulary, other = (checkpoint.tokenizer_vocabulary(tmp_path / name) for name in ("out", "theirs"))
+    assert vocabulary.keys() == other.keys()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == len(vocabulary)
+    order = torch.tensor([other[token] for token in sorted(vocabulary, key=lambda token: vocabulary[token])])
+    for name, tensor in found.items():
+        wanted = expected[name].float()
+        if name == "model.embed_tokens.weight":  # new tokens of a union come in an order that mergekit leaves to chance
+            wanted = wanted[order]
+        torch.testing.assert_close(tensor.float(), wanted, rtol=2**-8, atol=1e-6)
+
+
 def test_every_problem_is_told_at_once(models: dict[str, str], tmp_path: Path) -> None:
     text = TASK.replace("0.3", "much").replace("bfloat16", "int8") + "lambda: 2\n"
     with pytest.raises(RecipeError) as caught:
@@ -276,7 +300,7 @@ def test_what_cannot_be_merged_is_told_before_any_work(
 
 def test_what_every_parameter_does_is_said(models: dict[str, str], tmp_path: Path) -> None:
     file = mergefile.read(config(tmp_path / "c.yml", FILTERED, models), parameters_of)
-    lines = "\n".join(merging.prepare(file, Registry(), compat).lines)
+    lines = "\n".join(merging.prepare(file, Registry(), MERGEKIT).lines)
     assert "ties of 2 models; arithmetic: mixmerge's, in float32, rounded once" in lines
     assert f"{models['ONE']}: weight 0.1 → 0.9, density 0.3 where the name has 'mlp'" in lines
     assert "normalize True; rescale False (default); lambda 0.9" in lines
@@ -284,7 +308,7 @@ def test_what_every_parameter_does_is_said(models: dict[str, str], tmp_path: Pat
     assert "its weight cancels" in lines
     plain = mergefile.read(config(tmp_path / "d.yml", PLAIN, models), parameters_of)
     assert "no base_model is given, so it is the first model" in "\n".join(
-        merging.prepare(plain, Registry(), compat).lines
+        merging.prepare(plain, Registry(), MERGEKIT).lines
     )
 
 

@@ -7,11 +7,12 @@ pour                          into a loaded model, in place
 write, write_many, digest     to a directory, whole or not at all
 sweep                         what `write_many` would write, part by part, and nothing is
 as_directory                  a directory for who reads only those; a merge is written for the time being
+tokenizer_vocabulary          the tokens of a directory's tokenizer
 measure                       all diagnostics in one pass
 layer_of                      "layer 3", "embeddings", "head", "norm", "other"
 """
 
-from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of
+from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of, tokenizer_vocabulary
 from .measure import Observer, measure
 from .parts import HELD_BYTES
 from .pour import pour
@@ -36,6 +37,7 @@ __all__ = [
     "stacks",
     "sweep",
     "tensors",
+    "tokenizer_vocabulary",
     "write",
     "write_many",
 ]

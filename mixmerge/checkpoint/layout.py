@@ -247,6 +247,12 @@ def _other_vocabulary(name: str, base: Layout, other: Layout) -> str:
     return f"{name}: another vocabulary: tokenizer.json differs in {_some([repr(token) for token in differing])}"
 
 
+def tokenizer_vocabulary(path: Path) -> dict[str, int]:
+    """Token to id, from a directory's tokenizer.json; {} where there is none."""
+    file = path / "tokenizer.json"
+    return _tokens(_json(file)) if file.exists() else {}
+
+
 def _tokens(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     """Token to id, from the model's table (a mapping, or Unigram's list of pairs) and the added tokens."""
     table = tokenizer.get("model", {}).get("vocab", {})

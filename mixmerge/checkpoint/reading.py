@@ -12,6 +12,7 @@ from ..types import Checkpoint
 from .adapter import read_adapter, require_place
 from .dtypes import torch_dtype
 from .layout import Layout, TensorInfo, inspect
+from .tokens import Read, aligned, has_tokens, with_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,16 +42,33 @@ class Stored:
             require_place(self._adapter, {name: info.shape for name, info in self.layout.tensors.items()})
         if checkpoint.reading and checkpoint.reading.layers:
             self.layout = self.layout.with_layers(checkpoint.reading.layers)
+        self._stored, self._tokens = self.layout, checkpoint.reading.tokens if checkpoint.reading else None
+        if self._tokens:
+            self.layout = with_vocabulary(self.layout, len(self._tokens.rows))
         self.names: Sequence[str] = self.layout.names
         self._files: dict[Path, IO[bytes]] = {}
+        self._lenders: dict[int, Stored] = {}
 
     def info(self, name: str) -> TensorInfo:
         return self.layout.tensors[name]
 
     def get(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        if self._tokens and has_tokens(name, self._stored):
+            end = len(self._tokens.rows) if stop is None else stop
+            return aligned(self._tokens, name, start, end, self._read, self._lender)
+        return self._read(name, start, stop)
+
+    def _lender(self, place: int) -> Read:
+        assert self._tokens is not None
+        if place not in self._lenders:
+            path = self._tokens.lenders[place]
+            self._lenders[place] = Stored(Checkpoint(path.name, path, str(path)))
+        return self._lenders[place].get
+
+    def _read(self, name: str, start: int, stop: int | None) -> Tensor:
         import torch
 
-        info = self.info(name)
+        info = self._stored.tensors[name]
         first, size, shape = 0, info.bytes, list(info.shape)
         if info.shape and info.shape[0]:
             shape[0] = (info.shape[0] if stop is None else stop) - start

@@ -211,3 +211,32 @@ def _schedule(base: Path, experts: Sequence[Path], method: str) -> list[tuple[st
     tasks = [task for handle in schedule.tasks if isinstance(task := handle.task(), ExecuteMergeMethodTask)]
     found = [task.output_weight for task in tasks]
     return [(weight.name, *(weight.aliases or ()), *(weight.tied_names or ())) for weight in found]
+
+
+def align_tokens(
+    base: Path, models: Sequence[Path], source: str, out: Path
+) -> tuple[int, list[tuple[list[int], list[tuple[tuple[int, int], ...]]]]]:
+    """One vocabulary for models that have different ones, as mergekit's `tokenizer_source` makes it: "union", "base",
+    or the path of the model whose vocabulary it shall be. Its tokenizer is written to `out`. The new tokens of a union
+    come in an order that mergekit leaves to chance.
+
+    Returns its size, and for the base and each model its own row for every token (-1: none) with the rows that stand
+    for it there, as (place among base and models, row): the only model that has the token, else the base's, else all.
+    """
+    from mergekit.common import ModelReference
+    from mergekit.tokenizer.build import build_tokenizer
+
+    paths = list(dict.fromkeys((base, *models)))
+    references = [ModelReference.parse(str(path)) for path in paths]
+    wanted: Any = source if source in ("union", "base") else ModelReference.parse(source)
+    info = build_tokenizer(references[0], references, wanted, trust_remote_code=False, add_tokens=[])
+    info.tokenizer.save_pretrained(out)
+    count = len(info.tokenizer.get_vocab())
+    rows = [[info.permutations[one].get(token, -1) for token in range(count)] for one in references]
+    having = [[place for place, own in enumerate(rows) if own[token] >= 0] for token in range(count)]
+    lent: list[tuple[tuple[int, int], ...]] = []
+    for token, places in enumerate(having):
+        lenders = places if len(places) < 2 or places[0] else [0]
+        lent.append(tuple((place, rows[place][token]) for place in lenders))
+    place_of = {path: place for place, path in enumerate(paths)}
+    return count, [(rows[place_of[path]], lent) for path in (base, *models)]

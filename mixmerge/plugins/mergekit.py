@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixmerge import CheckpointError, Component, Derivation, TensorStack, hookimpl, merger
 from mixmerge.checkpoint import inspect
-from mixmerge.plugins._mergekit_exact import OUR_MASKS, compat, methods
+from mixmerge.plugins._mergekit_exact import OUR_MASKS, align_tokens, compat, methods
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 CONFIG = "mergekit_config.yml"
 """The name that mergekit itself gives to the configuration beside a merge."""
 
-__all__ = ["CONFIG", "compat", "config_file", "hand_over", "mergekit", "parameters_of", "register_mergers", "to_yaml"]
+__all__ = [
+    "CONFIG",
+    "align_tokens",
+    "compat",
+    "config_file",
+    "hand_over",
+    "mergekit",
+    "parameters_of",
+    "register_mergers",
+    "to_yaml",
+]
 
 _REFUSED = {"passthrough": "it copies one model, which is no merge"}
 
