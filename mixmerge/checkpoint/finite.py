@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
@@ -15,7 +16,7 @@ def require_finite(tensor: Tensor, name: str, model: str) -> None:
     import torch
 
     # One sum is much quicker than a mask; a sum that overflows is looked at again.
-    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+    if not math.isfinite(float(tensor.sum())) and not torch.isfinite(tensor).all():
         count = int((~torch.isfinite(tensor)).sum())
         raise CheckpointError(
             f"{model}: {count} of {tensor.numel()} values of {name} are NaN or infinite",

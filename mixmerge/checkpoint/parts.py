@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,14 +85,15 @@ class Work:
         self._held: dict[int, list[Tensor]] = {}  # what a survey read, for the passes that follow it
         self._raw: dict[int, TensorStack] = {}
         self._prepared: dict[View, Tensor] = {}
-        self._totals: dict[Hashable, tuple[Tensor, list[Tensor]]] = {}
+        self._totals: dict[Hashable, tuple[Tensor, list[Any]]] = {}
         self._tensor_once: dict[Hashable, Any] = {}
         self._part_once: dict[int, dict[Hashable, Any]] = {}
+        self._blocks: dict[Hashable, Any] = {}
         self._finite: set[int] = set()
 
     def stack(self, part: int, view: View) -> TensorStack:
         """One part as `view` shows it, its weights unknown (NaN)."""
-        found = replace(self._load(part), seed=view.seed, around=Around(self, view.raw, part))
+        found = changed(self._load(part), seed=view.seed, around=Around(self, view.raw, part))
         if view.prepare is None:
             return found
         if is_rowwise(view.prepare):
@@ -101,7 +102,7 @@ class Work:
             start, stop = self.cuts[part]
             deltas = self._whole(view)
             deltas = deltas[:, start:stop] if len(self.cuts) > 1 else deltas
-        return replace(found, deltas=deltas, around=Around(self, view, part))
+        return changed(found, deltas=deltas, around=Around(self, view, part))
 
     def each(self, do: Callable[[int], Iterator[Any]]) -> Iterator[tuple[int, Any]]:
         """(part, each of what `do(part)` yields), in order. The first part goes before the others: it fills what the
@@ -137,10 +138,23 @@ class Work:
             self._held.pop(part, None)
         kept = self._part_once.pop(part, {})
         if not done:
-            masks = {key: _Bits.of(value) for key, value in kept.items() if _Bits.fits(value)}
-            self._part_once[part] = masks
+            fits = [key for key, value in kept.items() if _Bits.fits(value)]
+            self._part_once[part] = {key: self._packed(key, part, kept[key]) for key in fits}
 
-    def total(self, view: View, statistic: Statistic, part: int) -> tuple[Tensor, list[Tensor]]:
+    def _packed(self, key: Hashable, part: int, value: Any) -> _Bits:
+        """A mask at its place in one block for the whole tensor: small blocks that stay between large ones that go
+        would leave holes in memory."""
+        import numpy
+
+        if isinstance(value, _Bits):
+            return value
+        bits = numpy.packbits(value.numpy())
+        if key not in self._blocks:  # the first part is the largest
+            self._blocks[key] = numpy.empty((len(self.cuts), len(bits)), dtype=numpy.uint8)
+        self._blocks[key][part, : len(bits)] = bits
+        return _Bits(self._blocks[key], part, tuple(value.shape))
+
+    def total(self, view: View, statistic: Statistic, part: int) -> tuple[Tensor, list[Any]]:
         key = (view, identity(statistic))
         if key not in self._totals:
             if part:
@@ -155,23 +169,23 @@ class Work:
         key = (view, identity(function))
         memo = self._part_once.setdefault(part, {}) if per == "part" else self._tensor_once
         if key not in memo:
-            memo[key] = function(replace(stack, weights=_unknown(stack)))
+            memo[key] = function(changed(stack, weights=_unknown(stack)))
         value = memo[key]
         if isinstance(value, _Bits):
             value = memo[key] = value.tensor()
         return value
 
-    def _survey(self, view: View, statistic: Statistic) -> tuple[Tensor, list[Tensor]]:
+    def _survey(self, view: View, statistic: Statistic) -> tuple[Tensor, list[Any]]:
         def measure(part: int) -> Iterator[Tensor]:
             yield statistic(self.stack(part, view))
             self.leave(part, done=False)
 
-        before: list[Tensor] = []
+        before: list[Any] = []
         total = None
         for _, value in self.each(measure):
             total = value - value if total is None else total
             if value.numel() <= PREFIXED:
-                before.append(total.clone())
+                before.append(total.tolist())  # Python's numbers do not lie between torch's large blocks
             total += value
         assert total is not None
         return total, before
@@ -208,7 +222,7 @@ class Work:
         if view not in self._prepared:
             assert view.prepare is not None
             work = self if len(self.cuts) == 1 else Work(self.source, self.name, self.model, None, _one(self))
-            found = replace(work._load(0), seed=view.seed, around=Around(work, view.raw, 0))
+            found = changed(work._load(0), seed=view.seed, around=Around(work, view.raw, 0))
             what = f"the first part of {view.method}"
             self._prepared[view] = call(view.prepare, found, found.deltas.shape, what)
         return self._prepared[view]
@@ -223,6 +237,8 @@ class Around:
     part: int
 
     def total(self, statistic: Statistic, over: Extent, before: bool) -> Tensor:
+        import torch
+
         work = self.work
         if over == "part":
             raise ValueError("a total is over a tensor or over the model")
@@ -237,7 +253,7 @@ class Around:
             return total
         if not prefixes:
             raise CheckpointError(f"{work.name}: a statistic of {total.numel()} values is kept for no part")
-        return sum(earlier, start=prefixes[self.part])
+        return sum(earlier, start=torch.tensor(prefixes[self.part], dtype=total.dtype))
 
     def once(self, function: Statistic, stack: TensorStack, per: Extent) -> Any:
         if per == "model":
@@ -260,7 +276,8 @@ def call(function: Callable[[TensorStack], Tensor], stack: TensorStack, shape: S
 class _Bits:
     """A bool tensor at one bit for each value."""
 
-    packed: Any
+    block: Any  # uint8 (parts, bytes); a view of it for each part would be one small block more that stays
+    part: int
     shape: tuple[int, ...]
 
     @staticmethod
@@ -269,12 +286,6 @@ class _Bits:
 
         return isinstance(value, _Bits) or (isinstance(value, torch.Tensor) and value.dtype == torch.bool)
 
-    @staticmethod
-    def of(value: Any) -> _Bits:
-        import numpy
-
-        return value if isinstance(value, _Bits) else _Bits(numpy.packbits(value.numpy()), tuple(value.shape))
-
     def tensor(self) -> Tensor:
         import numpy
         import torch
@@ -282,7 +293,9 @@ class _Bits:
         count = 1
         for length in self.shape:
             count *= length
-        return torch.from_numpy(numpy.unpackbits(self.packed, count=count).view(numpy.bool_)).reshape(self.shape)
+        return torch.from_numpy(numpy.unpackbits(self.block[self.part], count=count).view(numpy.bool_)).reshape(
+            self.shape
+        )
 
 
 def _one(work: Work) -> list[tuple[int, int]]:
@@ -299,4 +312,11 @@ def identity(function: Any) -> Hashable:
     if isinstance(function, partial):
         arguments = (*function.args, *function.keywords.values())
         return (function.func, *function.keywords, *map(identity, arguments))
-    return function if isinstance(function, Hashable) else repr(function)
+    return repr(function) if isinstance(function, list | dict) else function
+
+
+def changed(stack: TensorStack, **fields: Any) -> TensorStack:
+    """`dataclasses.replace`, ten times as quickly: it is called for every part and point."""
+    found = object.__new__(TensorStack)
+    found.__dict__.update(stack.__dict__, **fields)
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from ..types import Checkpoint, Derivation, Statistic, TensorStack
 from .dtypes import dtype_name, torch_dtype
 from .finite import require_finite
 from .layout import FLOATS
-from .parts import PREFIXED, View, Work, call, cut, identity, is_rowwise
+from .parts import PREFIXED, View, Work, call, changed, cut, identity, is_rowwise
 from .reading import Reader, Stored
 
 if TYPE_CHECKING:
@@ -266,7 +265,7 @@ class _Model:
     def once(self, view: View, function: Statistic, stack: TensorStack) -> Any:
         key = (view, identity(function))
         if key not in self._once:
-            self._once[key] = function(replace(stack, weights=stack.weights * float("nan")))
+            self._once[key] = function(changed(stack, weights=stack.weights * float("nan")))
         return self._once[key]
 
     def _survey(self, view: View, statistic: Statistic) -> tuple[Tensor, dict[str, Tensor]]:
@@ -336,7 +335,7 @@ def _loops(points: Sequence[Derivation]) -> list[tuple[bool, list[tuple[View, li
 def _weighted(stack: TensorStack, weights: Sequence[float]) -> TensorStack:
     import torch
 
-    return replace(stack, weights=torch.tensor(weights, dtype=torch.float32).reshape(stack.weights.shape))
+    return changed(stack, weights=torch.tensor(weights, dtype=torch.float32).reshape(stack.weights.shape))
 
 
 def _method(derivation: Derivation) -> str:
