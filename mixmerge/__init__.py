@@ -10,6 +10,7 @@ from .components import (
     executor,
     merger,
     reporter,
+    rowwise,
     strategy,
     trainer,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "merger",
     "progress",
     "reporter",
+    "rowwise",
     "strategy",
     "tensors",
     "trainer",

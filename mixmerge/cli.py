@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .errors import MixmergeError, Problem, RecipeError
 
 if TYPE_CHECKING:
+    from .mergefile import MergeFile
+    from .merging import Merge
     from .reading import Use
     from .recipe import Recipe
     from .registry import Registry
@@ -105,10 +107,20 @@ def _parser() -> _Parser:
     run.add_argument(
         "--executor", default="local", metavar="USE", help="local, ray, or 'local: {workers: 2, threads: 1}'"
     )
-    plan = add("plan", _plan, "say what would run, what is done, and the disk that it needs", recipe=True, js=True)
+    plan = add(
+        "plan", _plan, "say what a recipe or a merge would do, and the disk and memory it needs", recipe=True, js=True
+    )
     plan.epilog = (
         "A step is done, to do, failed, or begun: a run is in it, or was stopped in it and goes on from there."
     )
+    merge = add("merge", _merge, "merge as a mergekit YAML says", js=True)
+    merge.add_argument("config", type=Path, metavar="CONFIG.yml", help="a mergekit configuration")
+    merge.add_argument("out", type=Path, metavar="OUT", help="the directory that will hold the merged model")
+    how = merge.add_mutually_exclusive_group()
+    how.add_argument("--compat", action="store_true", help="mergekit's own bits, with its code and its masks")
+    how.add_argument("--mergekit", action="store_true", help="let mergekit itself do all of it")
+    merge.add_argument("--seed", type=int, default=0, metavar="N", help="of random masks (default: 0)")
+    merge.add_argument("--threads", type=_at_least_one, metavar="N", help="parts at a time; the weights stay the same")
     add("check", _check, "validate a recipe; every problem at once", recipe=True)
     add("report", _report, "print the results so far", recipe=True, js=True)
     versus = add("compare", _compare, "compare what two recipes or runs both scored, paired over samples", js=True)
@@ -261,8 +273,60 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(arguments: argparse.Namespace) -> int:
+def _merge(arguments: argparse.Namespace) -> int:
+    from . import merging
+    from .plugins.mergekit import hand_over
+
+    if arguments.mergekit:
+        hand_over(arguments.config, arguments.out, arguments.seed)
+        print(arguments.out)
+        return 0
+    file, merge = _merge_of(arguments)
+    for line in merge.lines:
+        print(line, file=sys.stderr)
+    digest = merging.write(merge, file, arguments.out, threads=arguments.threads)
+    if arguments.json:
+        print(json.dumps({"out": str(arguments.out), "digest": digest, "does": merge.lines}, indent=1))
+    else:
+        print(arguments.out)
+    return 0
+
+
+def _merge_of(arguments: argparse.Namespace) -> tuple[MergeFile, Merge]:
+    from . import mergefile, merging
+    from .plugins.mergekit import align_tokens, compat, parameters_of
+    from .registry import Registry
+
+    file = mergefile.read(arguments.config, parameters_of)
+    exact, seed = getattr(arguments, "compat", False), getattr(arguments, "seed", 0)
+    mergekit = merging.Mergekit(compat, align_tokens)
+    return file, merging.prepare(file, Registry(arguments.plugins), mergekit, compat=exact, seed=seed)
+
+
+def _plan_merge(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from . import merging
     from .display import size
+
+    arguments.config = arguments.recipe
+    _, merge = _merge_of(arguments)
+    found = merging.estimate(merge)
+    if arguments.json:
+        print(json.dumps({"does": merge.lines, **asdict(found)}, indent=1))
+        return 0
+    print("\n".join(merge.lines))
+    print(f"reads {size(found.bytes_read)}, writes {size(found.bytes_written)}")
+    print(f"memory: about {size(found.peak_bytes)} over the interpreter; about {found.seconds:.0f} s on one core")
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from . import mergefile
+    from .display import size
+
+    if mergefile.is_one(arguments.recipe):
+        return _plan_merge(arguments)
     from .run import current_plan, estimate_bytes
 
     recipe, _, store = _load(arguments)

@@ -209,6 +209,20 @@ def _require_positions(what: str, function: Callable[..., Any], supplied: Sequen
         raise PluginError(f"{what} takes {len(given)} of the {len(supplied)} values that mixmerge supplies", hint=hint)
 
 
+Function = typing.TypeVar("Function", bound=Callable[..., Any])
+
+
+def rowwise(function: Function) -> Function:
+    """Say of a merger's function, or of its `prepare`, that each row (index along the first dimension) is worked on
+    by itself, so that it may be given some rows at a time: its `t.deltas` is then (experts, rows, …).
+
+    That keeps memory small and the work in the processor's cache. A vector is one row and always comes whole. What
+    needs more than its own rows asks `t.total`. Under `@merger(…)`: that comes first.
+    """
+    function.rowwise = True  # type: ignore[attr-defined]
+    return function
+
+
 Decorator = Callable[[Callable[..., Any]], Component]
 
 

@@ -13,6 +13,8 @@ Signatures, by kind (`/` ends the positional part):
                        writes a checkpoint directory into `out` and returns figures (loss, steps, tokens, seconds)
     merger             merge(t: TensorStack, /, *, …) -> Tensor            shape of t.base, float32
                        with `prepare=`: prepare(t, /, *, …) -> Tensor      shape of t.deltas; must not look at t.weights
+                       either may be `@rowwise`: it then gets some rows at a time, which keeps memory small and is what
+                       makes the built-in ones quick; `t.total`, `t.before`, `t.once` and `t.draws` tell it of the rest
     checkpoint_merger  merge(base: Checkpoint, experts: Sequence[Checkpoint], weights: Sequence[float], out: Path,
                        seed: int, /, *, …) -> None
     evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …)

@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from .errors import CheckpointError, PluginError
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +30,7 @@ class Derivation:
 
     `merge` and `prepare` have their parameters bound already. Derivations with the same `prepare_key` over the same
     base and experts share what `prepare` gives. `files` gives what belongs beside the weights when they are written:
-    file name to text.
+    file name to text. Where settings differ between tensors, `vary` gives the derivation that holds for one, by name.
     """
 
     base: Checkpoint
@@ -41,6 +43,35 @@ class Derivation:
     method: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     files: Callable[[Derivation], Mapping[str, str]] | None = None
+    vary: Callable[[str], Derivation] | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A model's rows in the order of another vocabulary.
+
+    rows     for each token of it the model's own row, -1 where it has none
+    lent     for those, by token, the rows that stand for it: (place in `lenders`, row), of which the mean is taken
+    lenders  directories of the models that lend
+    """
+
+    rows: tuple[int, ...]
+    lent: Mapping[int, tuple[tuple[int, int], ...]] = field(repr=False)
+    lenders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How stored weights are read as another model's.
+
+    adapter  a directory with a LoRA adapter (PEFT's layout) that is added to the weights, in float32
+    layers   for each layer, the stored layer that stands there; None: all, in order
+    tokens   its rows of the embeddings and the head in the order of another vocabulary
+    """
+
+    adapter: Path | None = None
+    layers: tuple[int, ...] | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +92,8 @@ class Checkpoint:
     `path` is a directory in the Hugging Face layout. For a derived checkpoint it is the base's, whose config,
     tokenizer and chat template it keeps. `id` names the weights: equal ids, equal weights.
     `mixmerge.tensors(checkpoint)` streams the weights of either. `licence` is that of the model that it is or started
-    from, `data` what it was trained on here, itself or through its experts.
+    from, `data` what it was trained on here, itself or through its experts. `reading` is for stored ones: an adapter on
+    top, layers in another order.
     """
 
     name: str
@@ -70,6 +102,7 @@ class Checkpoint:
     derivation: Derivation | None = None
     licence: str = ""
     data: tuple[Dataset, ...] = ()
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True)
@@ -86,16 +119,34 @@ class Mixture:
     licences: Mapping[str, str] = field(default_factory=dict)
 
 
+Statistic = Callable[["TensorStack"], Any]
+"""A function of a stack: defined once at module level, or a `functools.partial` of such a function, so that two parts
+of a sweep that ask for the same can be told to."""
+
+Extent = Literal["part", "tensor", "model"]
+
+
+class Surroundings(Protocol):
+    """What lies around a part of a tensor; mixmerge gives it, and `TensorStack` asks it."""
+
+    def total(self, statistic: Statistic, over: Extent, before: bool) -> torch.Tensor: ...
+    def once(self, function: Statistic, stack: TensorStack, per: Extent) -> Any: ...
+
+
 @dataclass(frozen=True)
 class TensorStack:
-    """One tensor of the base with the same tensor of every expert, as mergers and diagnostics see it.
+    """One tensor of the base with the same tensor of every expert, as mergers and diagnostics see it; for functions
+    that are `@rowwise`, some rows of it.
 
     name      the tensor's name in the checkpoint
     base      float32 (*shape)
     deltas    float32 (experts, *shape): expert minus base
     weights   float32 (experts, 1, …), broadcastable against `deltas`
     experts   the experts' ids, in the order of `deltas`
-    seed      of the step; `generator(i)` depends on it, on expert i's id and on `name`, and on nothing else
+    seed      of the step; `draws(i)` and `generator(i)` depend on it, on expert i's id and on `name`, on nothing else
+    start     index along the first dimension of the first row that is here; 0 when the whole tensor is
+    whole     whether the whole tensor is here
+    stored    base and experts as they lie on disk, before they became float32 (empty where there is no disk)
     """
 
     name: str
@@ -104,17 +155,89 @@ class TensorStack:
     weights: torch.Tensor
     experts: tuple[str, ...]
     seed: int = 0
+    start: int = 0
+    whole: bool = True
+    stored: tuple[torch.Tensor, ...] = ()
+    around: Surroundings | None = field(default=None, repr=False, compare=False)
 
     def generator(self, expert: int) -> torch.Generator:
-        """A CPU random generator for one expert's part of this tensor: the same in any order, thread or machine."""
+        """A CPU random generator for one expert's part of this tensor: the same in any order, thread or machine.
+
+        Only where the whole tensor is here; in a function that is `@rowwise`, `draws` and `chosen` take its place.
+        """
         import torch
 
-        text = f"{self.seed}/{self.experts[expert]}/{self.name}"
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1)
+        if not self.whole:
+            hint = "use t.draws(i) or t.chosen(i, probability)"
+            raise PluginError(f"t.generator in a function that is rowwise, at {self.name}", hint=hint)
+        return torch.Generator().manual_seed(int.from_bytes(self._digest(expert)[:8], "big") >> 1)
+
+    def draws(self, expert: int) -> torch.Tensor:
+        """uint16 (*shape): a number from 0 to 65535 for every element, all equally likely.
+
+        Comes from a counter (Philox4x64-10, Salmon et al. 2011, as NumPy has it), so that an element gets the same
+        number however its tensor is cut into parts.
+        """
+        import numpy
+        import torch
+
+        width = self.base[0].numel() if self.base.ndim and len(self.base) else 1
+        first, count = self.start * width, self.base.numel()
+        bits = numpy.random.Philox(key=int.from_bytes(self._digest(expert)[:16], "big"))
+        bits.advance(first // 16)  # one step of the counter is 4 numbers of 64 bits
+        skip = first % 16
+        raw = bits.random_raw((skip + count + 3) // 4).astype("<u8", copy=False).view("<u2")
+        return torch.from_numpy(raw[skip : skip + count].astype(numpy.uint16, copy=False)).reshape(self.base.shape)
+
+    def chosen(self, expert: int, probability: float) -> torch.Tensor:
+        """bool (*shape): every element is true with `probability`, taken to the nearest multiple of 1/65536."""
+        import torch
+
+        limit = round(probability * 65536)
+        if not 0 < limit < 65536:
+            return torch.full(self.base.shape, limit > 0, dtype=torch.bool)
+        return torch.from_numpy(self.draws(expert).reshape(-1).numpy() < limit).reshape(self.base.shape)
+
+    def total(self, statistic: Statistic, over: Extent = "tensor") -> torch.Tensor:
+        """The sum of `statistic(part)` over all parts of this tensor, or of the model's; computed once for a sweep.
+
+        A statistic gives a tensor of any shape and may not look at the weights. Where the whole tensor is here it is
+        `statistic(self)`.
+        """
+        if self.around:
+            return self.around.total(statistic, over, before=False)
+        self._alone(over)
+        found: torch.Tensor = statistic(self)
+        return found
+
+    def before(self, statistic: Statistic, over: Extent = "tensor") -> torch.Tensor:
+        """The sum of `statistic(part)` over the parts that come before this one; tensors come in sorted order."""
+        if self.around:
+            return self.around.total(statistic, over, before=True)
+        self._alone(over)
+        found: torch.Tensor = statistic(self)
+        return found - found
+
+    def once(self, function: Statistic, per: Extent = "part") -> Any:
+        """`function(self)`, computed once for this part (or tensor, or model) whichever point of a sweep asks first.
+
+        What it gives for a part is kept while the part is worked on; bool tensors are kept, one bit for each value,
+        until the tensor is done, so that a mask that a total needed is not drawn again.
+        """
+        return self.around.once(function, self, per) if self.around else function(self)
 
     def with_deltas(self, deltas: torch.Tensor) -> TensorStack:
-        """The same stack with other deltas of the same shape."""
-        return replace(self, deltas=deltas)
+        """The same stack with other deltas of the same shape; it no longer knows what lies around it."""
+        return replace(self, deltas=deltas, around=None)
+
+    def _digest(self, expert: int) -> bytes:
+        return hashlib.sha256(f"{self.seed}/{self.experts[expert]}/{self.name}".encode()).digest()
+
+    def _alone(self, over: Extent) -> None:
+        if over == "model" or not self.whole:
+            raise CheckpointError(
+                f"{self.name}: a total over the {over} needs all of it", hint="ask the stack as it came"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""benchmarks/execution.py runs: ours alone, on three problems of each set."""
+"""benchmarks/execution.py and benchmarks/sweep.py run, on little."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "execution.py"
 
@@ -63,3 +65,18 @@ def test_metrics_are_the_libraries_own(data_dir: Path) -> None:
     assert found["samples"] == 60
     assert {"meteor", "chrfpp", "rouge_l", "bleu4_nltk"} <= set(found["differences"])
     assert all(seconds > 0 for rounds in found["rounds"].values() for seconds in rounds)
+
+
+@pytest.mark.slow
+def test_a_quick_sweep_runs_whole_and_compat_is_identical(tmp_path: Path) -> None:
+    script = SCRIPT.with_name("sweep.py")
+    command = [sys.executable, str(script), "--quick", "--json", "--only", "single", "grid", "seven"]
+    done = subprocess.run([*command, "--work", str(tmp_path)], capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["compat_identical"] == {"linear": 2, "ties": 2, "dare_linear": 2, "della": 2}
+    assert found["grid_vs_command"] is None  # was not asked for
+    for name in ("grid_vs_run_merge", "grid_written_vs_run_merge", "compat_vs_run_merge", "single_linear_vs_io"):
+        assert found[name] > 0
+    assert 0 < found["peak_gib_7b"] < 1
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,8 @@ ORDER = [
     "registry",
     "reading",
     "recorded",
+    "mergefile",
+    "merging",
     "recipe",
     "plan",
     "store",

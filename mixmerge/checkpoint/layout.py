@@ -24,13 +24,15 @@ _CONVERT = "convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretraine
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor on disk. `dtype` is safetensors' spelling (F32, BF16, …); `bytes` its size."""
+    """One tensor on disk. `dtype` is safetensors' spelling (F32, BF16, …); `bytes` its size, `offset` where in the
+    file it begins."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     file: Path
     bytes: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,25 @@ class Layout:
         text = self.config.get("text_config")
         given = self.config.get("tie_word_embeddings", text.get("tie_word_embeddings") if text else None)
         return bool(given) if given is not None else not any(layer_of(name) == "head" for name in self.tensors)
+
+    @cached_property
+    def layers(self) -> int:
+        """How many layers there are, by the tensors' names."""
+        numbers = [int(found[1]) for name in self.tensors if (found := _LAYER.search(name))]
+        return max(numbers, default=-1) + 1
+
+    def with_layers(self, layers: tuple[int, ...]) -> Layout:
+        """As if the layers that are stored at these places stood one after another."""
+        places: dict[int, list[int]] = {}
+        for place, layer in enumerate(layers):
+            places.setdefault(layer, []).append(place)
+        tensors = {}
+        for name, info in self.tensors.items():
+            found = _LAYER.search(name)
+            for place in places.get(int(found[1]), ()) if found else (-1,):
+                new = name if not found else f"{name[: found.start(1)]}{place}{name[found.end(1) :]}"
+                tensors[new] = info
+        return Layout(self.path, tensors, self.config, self.vocabulary, sum(info.bytes for info in tensors.values()))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -163,7 +184,7 @@ def _header(file: Path) -> dict[str, TensorInfo]:
             f"{file}: truncated: {size} bytes of {expected}", hint="the download or copy did not finish"
         )
     return {
-        name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin)
+        name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin, 8 + length + begin)
         for name, entry in header.items()
         for begin, end in [entry["data_offsets"]]
     }
@@ -224,6 +245,12 @@ def _other_vocabulary(name: str, base: Layout, other: Layout) -> str:
         return ""
     differing = sorted(token for token, _ in first.items() ^ second.items())
     return f"{name}: another vocabulary: tokenizer.json differs in {_some([repr(token) for token in differing])}"
+
+
+def tokenizer_vocabulary(path: Path) -> dict[str, int]:
+    """Token to id, from a directory's tokenizer.json; {} where there is none."""
+    file = path / "tokenizer.json"
+    return _tokens(_json(file)) if file.exists() else {}
 
 
 def _tokens(tokenizer: Mapping[str, Any]) -> dict[str, int]:

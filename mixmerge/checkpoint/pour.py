@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
 from ..types import Checkpoint
-from .stream import open_checkpoint
+from .reading import Reader
+from .stream import Derived, open_checkpoint, workers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,16 +29,16 @@ def pour(checkpoint: Checkpoint, model: nn.Module) -> None:
     prefix = getattr(model, "base_model_prefix", "")
     filled: set[int] = set()
     unknown: list[str] = []
-    with torch.no_grad():
+    with torch.no_grad(), workers(torch.get_num_threads()) as pool:
         for name in reader.names:
             slot = _find(name, slots, prefix)
             if slot is None:
                 unknown += [] if _ignorable(name, model) else [name]
                 continue
-            tensor = reader.get(name)
-            if slot.shape != tensor.shape:
-                raise CheckpointError(f"{checkpoint.name}: {name} is {tuple(tensor.shape)}, not {tuple(slot.shape)}")
-            slot.copy_(tensor)
+            if slot.shape != (shape := reader.layout.tensors[name].shape):
+                raise CheckpointError(f"{checkpoint.name}: {name} is {tuple(shape)}, not {tuple(slot.shape)}")
+            for start, rows in _rows(reader, name, pool):
+                (slot[start : start + len(rows)] if rows.ndim else slot).copy_(rows)
             filled.add(id(slot))
     missing = [name for name, parameter in model.named_parameters() if id(parameter) not in filled]
     if unknown or missing:
@@ -45,6 +48,14 @@ def pour(checkpoint: Checkpoint, model: nn.Module) -> None:
             + (f"; parameters without a value: {', '.join(missing[:5])}" if missing else ""),
             hint="load the model from the checkpoint's own directory before pouring",
         )
+
+
+def _rows(reader: Reader, name: str, pool: Executor | None) -> Iterator[tuple[int, Tensor]]:
+    if isinstance(reader, Derived):
+        for _, start, rows in reader.family.combine(name, pool=pool):
+            yield start, rows
+        return
+    yield 0, reader.get(name)
 
 
 def _slots(model: nn.Module) -> dict[str, Tensor]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..types import Checkpoint, Derivation, TensorStack
+from ..types import Checkpoint, Derivation, Statistic, TensorStack
 from .dtypes import dtype_name, torch_dtype
-from .layout import FLOATS, Layout, TensorInfo, inspect
+from .finite import require_finite
+from .layout import FLOATS
+from .parts import PREFIXED, View, Work, call, changed, cut, identity, is_rowwise
+from .reading import Reader, Stored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
 def tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a checkpoint by name, sorted, one in memory at a time.
 
-    Stored: memory-mapped, in the dtype on disk, with every tensor that the files hold. Derived: float32, computed on
-    the way, without an output head that is tied to the embeddings; integer tensors are the base's.
+    Stored: in the dtype on disk, with every tensor that the files hold. Derived: float32, computed on the way, without
+    an output head that is tied to the embeddings; integer tensors are the base's.
     Raises CheckpointError when a directory does not hold, or when a merged tensor is not finite.
     """
     reader = open_checkpoint(checkpoint)
@@ -45,51 +49,42 @@ def merged(derivations: Sequence[Derivation]) -> Iterator[tuple[str, list[Tensor
     """Merge one tensor at a time for every derivation: (name, one float32 tensor per derivation, in their order).
 
     The derivations must have the same base and experts. Every tensor is read once, `prepare` called once for each
-    distinct `prepare_key`, and `merge` once for each derivation. Holds one tensor per expert and derivation.
+    distinct `prepare_key` and seed, and `merge` once for each derivation; what is `@rowwise` is called part by part.
+    Holds one tensor per expert and derivation.
     """
     family = Family(derivations)
     for name in family.inputs.names:
-        found = dict(family.combine(name))
+        found = family.get(name)
         yield name, [found[index] for index in range(len(derivations))]
 
 
-class Reader(Protocol):
-    """A checkpoint opened for reading by name. `dtype` is what the tensor has when it is written."""
-
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def layout(self) -> Layout: ...
-    def get(self, name: str) -> Tensor: ...
-    def dtype(self, name: str) -> str: ...
+def names(checkpoint: Checkpoint) -> Sequence[str]:
+    """The names of the tensors that a merge with this checkpoint would have, sorted; reads headers only."""
+    return open_checkpoint(checkpoint).names
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Reader:
     return Derived(checkpoint.derivation) if checkpoint.derivation else Stored(checkpoint)
 
 
-class Stored:
-    """A model directory, memory-mapped; file handles stay open as long as this lives."""
+@contextmanager
+def workers(count: int) -> Iterator[Executor | None]:
+    """`count` threads that each work on a part; within one, torch works alone. None when there is but one."""
+    import torch
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.layout = inspect(checkpoint.path)
-        self.names: Sequence[str] = self.layout.names
-        self._files: dict[str, Any] = {}
-
-    def info(self, name: str) -> TensorInfo:
-        return self.layout.tensors[name]
-
-    def get(self, name: str) -> Tensor:
-        from safetensors import safe_open
-
-        file = str(self.info(name).file)
-        if file not in self._files:
-            self._files[file] = safe_open(file, framework="pt")
-        tensor: Tensor = self._files[file].get_tensor(name)
-        return tensor
-
-    def dtype(self, name: str) -> str:
-        return self.info(name).dtype
+    # glibc gives blocks of some 100 kB back to the kernel as soon as they are freed, and faults them in again for the
+    # next part, until it has seen a larger one freed: up to that size (32 MiB at most) it then keeps them.
+    torch.empty(31 << 20, dtype=torch.uint8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        if count < 2:
+            yield None
+            return
+        with ThreadPoolExecutor(count, "mixmerge-part") as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 class Inputs:
@@ -106,6 +101,17 @@ class Inputs:
             (rows, Family([found for row in rows if (found := experts[row].derivation)]))
             for rows in by_family(experts).values()
         ]
+        self._computed: tuple[str, dict[int, Tensor]] = ("", {})
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The experts' ids."""
+        return tuple(model.id for model in self.models[1:])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of base and experts."""
+        return tuple(model.name for model in self.models)
 
     def _align(self, model: Checkpoint, reader: Reader) -> None:
         mine, theirs = set(self.names), set(reader.names)
@@ -122,6 +128,9 @@ class Inputs:
     def is_float(self, name: str) -> bool:
         return self.base.dtype(name) in FLOATS
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.base.layout.tensors[name].shape
+
     def dtype(self, name: str) -> str:
         """The widest dtype among the experts; the base's for what is not floating point."""
         import torch
@@ -133,26 +142,44 @@ class Inputs:
             wide = torch.promote_types(wide, torch_dtype(expert.dtype(name)))
         return dtype_name(wide)
 
-    def stack(self, name: str, weights: Sequence[float], seed: int) -> TensorStack:
+    def stored_bytes(self, name: str) -> int:
+        return sum(reader.layout.tensors[name].bytes for reader in (self.base, *self.experts))
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> list[Tensor]:
+        """Some rows of the base and of every expert, in the dtypes that they are stored in."""
+        found: list[Tensor] = [self.base.get(name, start, stop)]
+        computed = self._merges(name)
+        for row, reader in enumerate(self.experts):
+            found.append(computed[row][start:stop] if row in computed else reader.get(name, start, stop))
+        return found
+
+    def deltas(self, base: Tensor, stored: Sequence[Tensor]) -> Tensor:
+        """Experts minus base: float32 (experts, *shape)."""
         import torch
 
-        base = self.base.get(name).to(torch.float32)
-        require_finite(base, name, self.models[0].name)
-        deltas = torch.empty((len(self.experts), *base.shape), dtype=torch.float32)
-        for row, tensor in self._rows(name):
+        deltas = torch.empty((len(stored), *base.shape), dtype=torch.float32)
+        for row, tensor in enumerate(stored):
             torch.sub(tensor.to(torch.float32), base, out=deltas[row])
-            require_finite(deltas[row], name, self.models[1 + row].name)
-        column = torch.tensor(weights, dtype=torch.float32).reshape(-1, *[1] * base.ndim)
-        return TensorStack(name, base, deltas, column, tuple(model.id for model in self.models[1:]), seed)
+        return deltas
 
-    def _rows(self, name: str) -> Iterator[tuple[int, Tensor]]:
-        """(expert, its tensor), in no particular order; derived experts of one family are computed together."""
-        for row, reader in enumerate(self.experts):
-            if isinstance(reader, Stored):
-                yield row, reader.get(name)
-        for rows, family in self._families:
-            for position, tensor in family.combine(name):
-                yield rows[position], tensor
+    def stack(self, name: str, weights: Sequence[float], seed: int) -> TensorStack:
+        """A whole tensor."""
+        import torch
+
+        stored = self.rows(name)
+        base = stored[0].to(torch.float32)
+        deltas = self.deltas(base, stored[1:])
+        for label, tensor in zip(self.labels, (base, *deltas), strict=True):
+            require_finite(tensor, name, label)
+        column = torch.tensor(weights, dtype=torch.float32).reshape(-1, *[1] * base.ndim)
+        return TensorStack(name, base, deltas, column, self.ids, seed, stored=tuple(stored))
+
+    def _merges(self, name: str) -> dict[int, Tensor]:
+        """Experts that are merges themselves; those of one family are computed together, and one tensor is kept."""
+        if self._families and self._computed[0] != name:
+            found = {rows[at]: one for rows, family in self._families for at, one in family.get(name).items()}
+            self._computed = (name, found)
+        return self._computed[1]
 
 
 class Family:
@@ -163,47 +190,113 @@ class Family:
             raise ValueError("derivations that are merged together must have the same base and experts")
         self.derivations = derivations
         self.inputs = Inputs(derivations[0].base, derivations[0].experts)
-        # Derivations that share a preparation stand together, so that one prepared stack is in memory at a time.
-        self._order = sorted(range(len(derivations)), key=lambda index: self._share(index))
+        self._model = _Model(self.inputs)
 
-    def _share(self, index: int) -> tuple[str, int]:
-        derivation = self.derivations[index]
-        return derivation.prepare_key if derivation.prepare else "", derivation.seed
-
-    def combine(self, name: str) -> Iterator[tuple[int, Tensor]]:
-        """(index of the derivation, its tensor) for one name, grouped by what `prepare` gave; not in index order."""
+    def get(self, name: str) -> dict[int, Tensor]:
+        """One whole tensor of every derivation, float32."""
         import torch
 
+        found: dict[int, Tensor] = {}
+        for index, start, rows in self.combine(name):
+            shape = self.inputs.shape(name)
+            if rows.shape == shape:
+                found[index] = rows
+                continue
+            if index not in found:
+                found[index] = torch.empty(shape, dtype=rows.dtype)
+            found[index][start : start + len(rows)] = rows
+        return found
+
+    def combine(
+        self, name: str, finish: Callable[[int, Tensor], Any] | None = None, pool: Executor | None = None
+    ) -> Iterator[tuple[int, int, Any]]:
+        """(index of the derivation, first row, rows) for one name: part after part, for each every derivation.
+
+        `finish` is done to the float32 rows where they were computed, in the same thread. For a tensor whose merge or
+        preparation is not rowwise, the parts are one, or come once for each preparation.
+        """
+        done = finish or (lambda _, rows: rows)
         if not self.inputs.is_float(name):
-            yield from ((index, self.inputs.base.get(name)) for index in self._order)
+            copied = self.inputs.base.get(name)
+            yield from ((index, 0, done(index, copied)) for index in range(len(self.derivations)))
             return
-        # NaN weights: a `prepare` that looks at weights must fail at once and not give every point the first one's.
-        unknown = [float("nan")] * len(self.inputs.experts)
-        plain = self.inputs.stack(name, unknown, 0)
-        for (_key, seed), indices in groupby(self._order, key=self._share):
-            shared = replace(plain, seed=seed)
-            for position, index in enumerate(indices):
-                derivation = self.derivations[index]
-                if position == 0 and derivation.prepare:
-                    shared = shared.with_deltas(_prepare(derivation, shared))
-                weights = torch.tensor(derivation.weights, dtype=torch.float32).reshape(plain.weights.shape)
-                yield index, _merge(derivation, replace(shared, weights=weights))
-            del shared
+        points = [found.vary(name) if found.vary else found for found in self.derivations]
+        cuts = cut(self.inputs.shape(name))
+        for rowwise, views in _loops(points):
+            own = cuts if rowwise else [(0, cuts[-1][1])]
+            work = Work(self.inputs, name, self._model, pool, own)
+            for part, (index, rows) in work.each(partial(self._points, work, points, views, done)):
+                yield index, own[part][0], rows
+
+    def _points(
+        self,
+        work: Work,
+        points: Sequence[Derivation],
+        views: Sequence[tuple[View, Sequence[int]]],
+        done: Callable[[int, Tensor], Any],
+        part: int,
+    ) -> Iterator[tuple[int, Any]]:
+        for view, indices in views:
+            prepared = work.stack(part, view)
+            for index in indices:
+                point = points[index]
+                result = call(point.merge, _weighted(prepared, point.weights), prepared.base.shape, _method(point))
+                require_finite(result, prepared.name, _method(point))
+                yield index, done(index, result)
+            del prepared
+        work.leave(part, done=True)
+
+
+class _Model:
+    """Totals over all tensors of a model."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._totals: dict[Any, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._once: dict[Any, Any] = {}
+
+    def total(self, view: View, statistic: Statistic, before: str | None) -> Tensor:
+        key = (view, identity(statistic))
+        if key not in self._totals:
+            self._totals[key] = self._survey(view, statistic)
+        total, prefixes = self._totals[key]
+        return total if before is None else prefixes[before]
+
+    def once(self, view: View, function: Statistic, stack: TensorStack) -> Any:
+        key = (view, identity(function))
+        if key not in self._once:
+            self._once[key] = function(changed(stack, weights=stack.weights * float("nan")))
+        return self._once[key]
+
+    def _survey(self, view: View, statistic: Statistic) -> tuple[Tensor, dict[str, Tensor]]:
+        total: Tensor | None = None
+        prefixes: dict[str, Tensor] = {}
+        for name in self._inputs.names:
+            if self._inputs.is_float(name):
+                work = Work(self._inputs, name, self, None, cut(self._inputs.shape(name)))
+                value, _ = work.total(view, statistic, 0)
+                total = value - value if total is None else total
+                if value.numel() <= PREFIXED:
+                    prefixes[name] = total
+                total = total + value
+        assert total is not None
+        return total, prefixes
 
 
 class Derived:
     """A merge, computed whenever a tensor is asked for."""
 
     def __init__(self, derivation: Derivation) -> None:
-        self._family = Family([derivation])
-        self.names = self._family.inputs.names
-        self.layout = self._family.inputs.base.layout
+        self.family = Family([derivation])
+        self.names = self.family.inputs.names
+        self.layout = self.family.inputs.base.layout
 
-    def get(self, name: str) -> Tensor:
-        return next(tensor for _, tensor in self._family.combine(name))
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        found = self.family.get(name)[0]
+        return found if stop is None else found[start:stop]
 
     def dtype(self, name: str) -> str:
-        return self._family.inputs.dtype(name)
+        return self.family.inputs.dtype(name)
 
 
 def family_key(derivation: Derivation) -> tuple[str, ...]:
@@ -219,40 +312,31 @@ def by_family(checkpoints: Sequence[Checkpoint]) -> dict[tuple[str, ...], list[i
     return found
 
 
-def _prepare(derivation: Derivation, stack: TensorStack) -> Tensor:
-    assert derivation.prepare is not None
-    return _checked(derivation.prepare, stack, stack.deltas.shape, f"the first part of {_method(derivation)}")
+def _loops(points: Sequence[Derivation]) -> list[tuple[bool, list[tuple[View, list[int]]]]]:
+    """(whether in parts, preparations with the points that share them) for each loop over a tensor's parts.
+
+    Points that share a preparation stand together. One whose first part needs the whole tensor has a loop of its own,
+    so that one prepared tensor is in memory at a time.
+    """
+    views: dict[tuple[bool, View], list[int]] = {}
+    for index, point in enumerate(points):
+        key = (point.prepare_key or "unnamed") if point.prepare else ""
+        view = View(point.seed, key, point.prepare, _method(point))
+        views.setdefault((is_rowwise(point.merge), view), []).append(index)
+    together, alone = [], []
+    for (rowwise, view), indices in views.items():
+        if rowwise and is_rowwise(view.prepare):
+            together.append((view, indices))
+        else:
+            alone.append((rowwise, [(view, indices)]))
+    return [(True, together), *alone] if together else alone
 
 
-def _merge(derivation: Derivation, stack: TensorStack) -> Tensor:
-    result = _checked(derivation.merge, stack, stack.base.shape, _method(derivation))
-    require_finite(result, stack.name, _method(derivation))
-    return result
+def _weighted(stack: TensorStack, weights: Sequence[float]) -> TensorStack:
+    import torch
+
+    return changed(stack, weights=torch.tensor(weights, dtype=torch.float32).reshape(stack.weights.shape))
 
 
 def _method(derivation: Derivation) -> str:
     return f"merge method {derivation.method or 'without a name'}"
-
-
-def _checked(function: Callable[[TensorStack], Tensor], stack: TensorStack, shape: Sequence[int], what: str) -> Tensor:
-    """Call a part of a merger; other points of a sweep see the same stack, so it must stay as it is."""
-    before = (stack.base._version, stack.deltas._version)
-    result = function(stack)
-    if (stack.base._version, stack.deltas._version) != before:
-        raise CheckpointError(f"{what} changed its input in place at {stack.name}", hint="use x * y and not x.mul_(y)")
-    if result.shape != shape:
-        raise CheckpointError(f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(shape)}")
-    return result
-
-
-def require_finite(tensor: Tensor, name: str, model: str) -> None:
-    """Raise CheckpointError, naming tensor and model, unless every value is finite."""
-    import torch
-
-    # One sum is much quicker than a mask; a sum that overflows is looked at again.
-    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
-        count = int((~torch.isfinite(tensor)).sum())
-        raise CheckpointError(
-            f"{model}: {count} of {tensor.numel()} values of {name} are NaN or infinite",
-            hint="a training run that diverged, a broken file, or weights of a merge that sum to zero",
-        )

@@ -11,14 +11,18 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, StoreError
 from ..types import Checkpoint
 from .dtypes import dtype_name, torch_dtype
+from .finite import require_finite
 from .layout import FLOATS, INDEX, WEIGHTS
-from .stream import Family, Reader, Stored, by_family, open_checkpoint
+from .parts import cut
+from .reading import Reader, Stored
+from .stream import Family, by_family, open_checkpoint, workers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,22 +55,41 @@ def write_many(
     *,
     dtype: str | None = None,
     max_shard_bytes: int = SHARD_BYTES,
+    threads: int | None = None,
+    digests: bool = True,
 ) -> list[str]:
     """As `write` for several; merges of the same base and experts share one pass over their tensors.
 
-    Memory: one tensor of the base, of each expert, and of one merge. Returns the digests in order.
+    digests  without them "" is returned for each, and the bytes are not hashed
+    threads  how many parts of a tensor are worked on at a time (default: as many as torch has been given); the
+             weights do not depend on it
+
+    Memory, for methods that are rowwise: some parts of a tensor and of each merge; tensors of base and experts
+    together up to 320 MiB are held, so that they are read once. Other methods hold whole tensors. Returns the digests
+    in order.
     """
     readers = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
     plans = [_plan(reader, dtype) for reader in readers]
     _require_space(outs, plans)
     with ExitStack() as stack:
         outputs = [
-            stack.enter_context(_output(checkpoint, out, plan, max_shard_bytes))
+            stack.enter_context(_output(checkpoint, out, plan, max_shard_bytes, digests))
             for checkpoint, out, plan in zip(checkpoints, outs, plans, strict=True)
         ]
-        for index, name, tensor in _pass(checkpoints, readers):
-            outputs[index].put(name, tensor)
+        for index, name, start, rows in _pass(checkpoints, readers, plans, threads):
+            outputs[index].put(name, start, rows)
         return [output.finish() for output in outputs]
+
+
+def sweep(
+    checkpoints: Sequence[Checkpoint], *, dtype: str | None = None, threads: int | None = None
+) -> Iterator[tuple[int, str, int, Tensor]]:
+    """What `write_many` would write, and nothing is: (place in `checkpoints`, name, first row, rows).
+
+    Tensors come in sorted order, the rows of one in order, the merges of one family side by side.
+    """
+    readers = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
+    return _pass(checkpoints, readers, [_plan(reader, dtype) for reader in readers], threads)
 
 
 @contextmanager
@@ -86,19 +109,26 @@ def digest(checkpoint: Checkpoint, *, dtype: str | None = None) -> str:
     reader = open_checkpoint(checkpoint)
     plan, total = _plan(reader, dtype), hashlib.sha256()
     for name, entry in plan.items():
-        _feed(total, entry, reader.get(name))
+        _feed(total, entry, 0, _bytes(_rounded(entry, reader.get(name))))
     return total.hexdigest()
 
 
+def plan(checkpoint: Checkpoint, dtype: str | None = None) -> Mapping[str, Entry]:
+    """What `write` would write, by name; reads headers only."""
+    return _plan(open_checkpoint(checkpoint), dtype)
+
+
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """One tensor to be written; `dtype` is safetensors' spelling."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]
     bytes: int
 
 
-def _plan(reader: Reader, dtype: str | None) -> dict[str, _Entry]:
+def _plan(reader: Reader, dtype: str | None) -> dict[str, Entry]:
     """What will be written, in sorted name order: a stored checkpoint whole, a derived one without a tied head."""
     wanted = dtype_name(_parse(dtype)) if dtype else None
     names = sorted(reader.layout.tensors) if isinstance(reader, Stored) else reader.names
@@ -109,7 +139,7 @@ def _plan(reader: Reader, dtype: str | None) -> dict[str, _Entry]:
         size = torch_dtype(kind).itemsize
         for length in shape:
             size *= length
-        plan[name] = _Entry(name, kind, shape, size)
+        plan[name] = Entry(name, kind, shape, size)
     return plan
 
 
@@ -122,26 +152,53 @@ def _parse(dtype: str) -> Any:
     return known[dtype]
 
 
-def _pass(checkpoints: Sequence[Checkpoint], readers: Sequence[Reader]) -> Iterator[tuple[int, str, Tensor]]:
-    """(index of the checkpoint, name, tensor), names in sorted order for each; merges of one family together."""
+def _pass(
+    checkpoints: Sequence[Checkpoint],
+    readers: Sequence[Reader],
+    plans: Sequence[Mapping[str, Entry]],
+    threads: int | None,
+) -> Iterator[tuple[int, str, int, Tensor]]:
+    """(index of the checkpoint, name, first row, rows in their final dtype), names in sorted order for each; merges of
+    one family together."""
+    import torch
+
     for index, (checkpoint, reader) in enumerate(zip(checkpoints, readers, strict=True)):
         if checkpoint.derivation is None:
-            yield from ((index, name, reader.get(name)) for name in sorted(reader.layout.tensors))
-    for members in by_family(checkpoints).values():
-        family = Family([found for index in members if (found := checkpoints[index].derivation)])
-        for name in family.inputs.names:
-            for position, tensor in family.combine(name):
-                yield members[position], name, tensor
+            for name, entry in plans[index].items():
+                for start, stop in cut(entry.shape):
+                    rows = reader.get(name, start, stop) if entry.shape else reader.get(name)
+                    yield index, name, start, _rounded(entry, rows)
+    with workers(torch.get_num_threads() if threads is None else threads) as pool:
+        for members in by_family(checkpoints).values():
+            family = Family([found for index in members if (found := checkpoints[index].derivation)])
+            for name in family.inputs.names:
+                entries = [plans[index][name] for index in members]
+                finish = partial(_finished, entries)
+                for position, start, rows in family.combine(name, finish, pool):
+                    yield members[position], name, start, rows
+
+
+def _finished(entries: Sequence[Entry], position: int, rows: Tensor) -> Tensor:
+    return _rounded(entries[position], rows)
+
+
+def _rounded(entry: Entry, rows: Tensor) -> Tensor:
+    """Rows in their final dtype: the one rounding of a merge."""
+    found = rows.detach().to(torch_dtype(entry.dtype))
+    if entry.dtype == "F16":  # the only one that a finite float32 may not fit
+        require_finite(found, entry.name, "a merge in float16")
+    return found
 
 
 class _Output:
     """A model directory that is being filled: headers are written first, each tensor then at its place."""
 
-    def __init__(self, folder: Path, plan: Mapping[str, _Entry], max_shard_bytes: int) -> None:
+    def __init__(self, folder: Path, plan: Mapping[str, Entry], max_shard_bytes: int, digests: bool) -> None:
         self.folder, self.plan = folder, plan
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if digests else None
         self._places: dict[str, tuple[IO[bytes], int]] = {}
         self._files: list[IO[bytes]] = []
+        self._done: dict[str, int] = {}  # bytes of each tensor that are written
         shards = _shards(plan, max_shard_bytes)
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
@@ -153,7 +210,7 @@ class _Output:
             index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
-    def _begin(self, path: Path, shard: Sequence[_Entry]) -> None:
+    def _begin(self, path: Path, shard: Sequence[Entry]) -> None:
         # Wide dtypes first: every tensor then starts at a multiple of its own width.
         ordered = sorted(shard, key=lambda entry: (-torch_dtype(entry.dtype).itemsize, entry.name))
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -167,25 +224,33 @@ class _Output:
             offset += entry.bytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        stream = path.open("wb")
+        stream = path.open("wb", buffering=0)
         self._files.append(stream)
         stream.write(len(text).to_bytes(8, "little") + text)
         stream.truncate(8 + len(text) + offset)
         for entry in ordered:
             self._places[entry.name] = (stream, 8 + len(text) + header[entry.name]["data_offsets"][0])
 
-    def put(self, name: str, tensor: Tensor) -> None:
-        stream, offset = self._places.pop(name)
-        stream.seek(offset)
-        stream.write(_feed(self._digest, self.plan[name], tensor))
+    def put(self, name: str, start: int, rows: Tensor) -> None:
+        """Some rows at their place; those of one tensor come in order."""
+        stream, offset = self._places[name]
+        data = _bytes(rows)
+        if self._digest:
+            _feed(self._digest, self.plan[name], start, data)
+        offset += self._done.get(name, 0)
+        self._done[name] = self._done.get(name, 0) + len(data)
+        while data:
+            count = os.pwrite(stream.fileno(), data, offset)
+            data, offset = data[count:], offset + count
+        if self._done[name] >= self.plan[name].bytes:
+            del self._places[name]
 
     def finish(self) -> str:
         if self._places:
             raise CheckpointError(f"{self.folder}: tensors were never written: {', '.join(sorted(self._places)[:5])}")
         for stream in self._files:
-            stream.flush()
             os.fsync(stream.fileno())
-        return self._digest.hexdigest()
+        return self._digest.hexdigest() if self._digest else ""
 
     def close(self) -> None:
         for stream in self._files:
@@ -193,7 +258,9 @@ class _Output:
 
 
 @contextmanager
-def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_shard_bytes: int) -> Iterator[_Output]:
+def _output(
+    checkpoint: Checkpoint, out: Path, plan: Mapping[str, Entry], max_shard_bytes: int, digests: bool
+) -> Iterator[_Output]:
     """A directory beside `out` that becomes `out` when the block ends well and vanishes when it does not."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already", hint="give a new directory")
@@ -203,8 +270,8 @@ def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_s
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
         folder.mkdir()
-        _copy_beside(checkpoint.path, folder, plan)
-        output = _Output(folder, plan, max_shard_bytes)
+        _copy_beside(checkpoint, folder, plan)
+        output = _Output(folder, plan, max_shard_bytes, digests)
         yield output
         output.close()
         folder.rename(out)
@@ -218,19 +285,24 @@ def _output(checkpoint: Checkpoint, out: Path, plan: Mapping[str, _Entry], max_s
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copy_beside(source: Path, folder: Path, plan: Mapping[str, _Entry]) -> None:
-    for file in sorted({file for pattern in _BESIDE for file in source.glob(pattern) if file.is_file()}):
+def _copy_beside(checkpoint: Checkpoint, folder: Path, plan: Mapping[str, Entry]) -> None:
+    for file in sorted({file for pattern in _BESIDE for file in checkpoint.path.glob(pattern) if file.is_file()}):
         shutil.copyfile(file, folder / file.name)
     floats = {entry.dtype for entry in plan.values() if entry.dtype in FLOATS}
     widest = max(floats, key=lambda name: torch_dtype(name).itemsize, default=None)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     key = next((key for key in ("dtype", "torch_dtype") if key in config), None)
+    changed: dict[str, Any] = {}
     if key and widest and config[key] != (name := str(torch_dtype(widest)).removeprefix("torch.")):
-        text = json.dumps(config | {key: name}, indent=2, ensure_ascii=False)
+        changed[key] = name
+    if checkpoint.reading and checkpoint.reading.layers:
+        changed["num_hidden_layers"] = len(checkpoint.reading.layers)
+    if changed:
+        text = json.dumps(config | changed, indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(text + "\n", "utf-8")
 
 
-def _require_space(outs: Sequence[Path], plans: Sequence[Mapping[str, _Entry]]) -> None:
+def _require_space(outs: Sequence[Path], plans: Sequence[Mapping[str, Entry]]) -> None:
     needed = sum(entry.bytes for plan in plans for entry in plan.values())
     parent = next(folder for folder in (outs[0].absolute(), *outs[0].absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(parent).free
@@ -241,8 +313,8 @@ def _require_space(outs: Sequence[Path], plans: Sequence[Mapping[str, _Entry]]) 
         )
 
 
-def _shards(plan: Mapping[str, _Entry], max_shard_bytes: int) -> list[list[_Entry]]:
-    shards: list[list[_Entry]] = [[]]
+def _shards(plan: Mapping[str, Entry], max_shard_bytes: int) -> list[list[Entry]]:
+    shards: list[list[Entry]] = [[]]
     size = 0
     for entry in plan.values():
         if shards[-1] and size + entry.bytes > max_shard_bytes:
@@ -253,11 +325,15 @@ def _shards(plan: Mapping[str, _Entry], max_shard_bytes: int) -> list[list[_Entr
     return shards
 
 
-def _feed(total: Any, entry: _Entry, tensor: Tensor) -> memoryview:
-    """Add a tensor in its final dtype to a digest; returns its bytes."""
+def _bytes(rows: Tensor) -> memoryview:
     import torch
 
-    data = tensor.detach().to(torch_dtype(entry.dtype)).contiguous().reshape(-1).view(torch.uint8).numpy().data
-    total.update(f"{entry.name}\0{entry.dtype}\0{entry.shape}\0".encode())
-    total.update(data)
+    data: memoryview = rows.contiguous().reshape(-1).view(torch.uint8).numpy().data
     return data
+
+
+def _feed(total: Any, entry: Entry, start: int, data: memoryview) -> None:
+    """Add rows in their final dtype to a digest."""
+    if start == 0:
+        total.update(f"{entry.name}\0{entry.dtype}\0{entry.shape}\0".encode())
+    total.update(data)

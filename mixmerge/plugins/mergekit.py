@@ -1,15 +1,18 @@
 """Any per-tensor merge method that mergekit registers, and the mergekit configuration that repeats a merge.
 
-Everything that mixmerge knows of mergekit's insides is in this module.
+Everything that mixmerge knows of mergekit's insides is in this module and in `_mergekit_exact`, which gives its bits.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixmerge import CheckpointError, Component, Derivation, TensorStack, hookimpl, merger
 from mixmerge.checkpoint import inspect
+from mixmerge.plugins._mergekit_exact import OUR_MASKS, align_tokens, compat, methods
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,12 +20,23 @@ if TYPE_CHECKING:
 CONFIG = "mergekit_config.yml"
 """The name that mergekit itself gives to the configuration beside a merge."""
 
+__all__ = [
+    "CONFIG",
+    "align_tokens",
+    "compat",
+    "config_file",
+    "hand_over",
+    "mergekit",
+    "parameters_of",
+    "register_mergers",
+    "to_yaml",
+]
+
 _REFUSED = {"passthrough": "it copies one model, which is no merge"}
-_OUR_MASKS = ("dare_linear", "dare_ties", "della", "della_linear")
 
 
 def _check(*, method: str, options: Mapping[str, Any], with_base: bool) -> str:
-    known = _methods()
+    known = methods()
     if method in _REFUSED:
         return f"method {method!r} is not available: {_REFUSED[method]}"
     if method not in known:
@@ -63,7 +77,7 @@ def mergekit(t: TensorStack, /, *, method: str, options: dict[str, Any] = {}, wi
     import torch
     from mergekit.merge_methods import merge_tensors
 
-    spec = _methods()[method].spec
+    spec = methods()[method].spec
     experts = t.base + t.deltas
     ids = list(range(len(experts)))
     inputs, base_index = list(experts), None
@@ -91,7 +105,8 @@ def mergekit(t: TensorStack, /, *, method: str, options: dict[str, Any] = {}, wi
 def to_yaml(derivation: Derivation) -> str | None:
     """The mergekit configuration that repeats a merge (`mergekit-yaml FILE OUT`), or None where mergekit cannot.
 
-    It cannot for the methods of other plugins, for experts that are merges themselves, and for `rescale: density`.
+    It cannot for the methods of other plugins, for experts that are merges themselves, for `rescale: density` and for
+    `per: model`.
     For methods with random masks it names the same method and settings; the masks will be others, and a comment
     in the file says so.
     """
@@ -105,7 +120,7 @@ def to_yaml(derivation: Derivation) -> str | None:
     dtype = _out_dtype(derivation)
     config |= {"dtype": "float32"} | ({"out_dtype": dtype} if dtype != "float32" else {})
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    if derivation.method in _OUR_MASKS:
+    if derivation.method in OUR_MASKS:
         text = f"# mergekit draws other random masks: the same method and settings, not the same weights\n{text}"
     return text
 
@@ -115,11 +130,13 @@ def _native(derivation: Derivation) -> dict[str, Any] | None:
     given = dict(derivation.parameters)
     if derivation.method == "linear":
         return _config(derivation, "linear", {"normalize": given["normalize"]}, {}, base=None)
-    if derivation.method not in ("ties", *_OUR_MASKS) or given["rescale"] == "density":
+    if derivation.method not in ("ties", *OUR_MASKS) or given["rescale"] == "density" or given.get("per") == "model":
         return None
     shared = {"normalize": given["normalize"], "rescale": given["rescale"] == "l1", "lambda": given["scale"]}
     per_model: dict[str, list[Any]] = {
-        name: [given[name]] * len(derivation.experts) for name in ("density", "epsilon") if name in given
+        name: given[name] if isinstance(given[name], list) else [given[name]] * len(derivation.experts)
+        for name in ("density", "epsilon")
+        if name in given
     }
     return _config(derivation, derivation.method, shared, per_model, base=derivation.base.path)
 
@@ -127,7 +144,7 @@ def _native(derivation: Derivation) -> dict[str, Any] | None:
 def _adapted(derivation: Derivation) -> dict[str, Any]:
     """For what ran through mergekit itself."""
     given = derivation.parameters
-    spec = _methods()[given["method"]].spec
+    spec = methods()[given["method"]].spec
     scopes = {parameter.name: parameter.scope.value for parameter in spec.parameters}
     shared = {name: value for name, value in given["options"].items() if scopes[name] == "shared"}
     count = len(derivation.experts)
@@ -171,10 +188,41 @@ def _out_dtype(derivation: Derivation) -> str:
     return next((names[dtype] for dtype in names if dtype in found), "float32")
 
 
-def _methods() -> dict[str, Any]:
-    from mergekit.merge_methods import registered_methods
+def parameters_of(method: str) -> tuple[Mapping[str, tuple[str, Any]], str]:
+    """mergekit's parameters for a method: (scope, default), the default None where it must be given; and what
+    becomes of a base: "required", "optional" (set apart from the models that are merged), "ignored" or "forbidden".
 
-    return {method.spec.name: method for method in registered_methods()}
+    Raises CheckpointError for a method that mergekit does not have, or that merges nothing.
+    """
+    if method not in methods() or method in _REFUSED:
+        known = ", ".join(sorted(set(methods()) - set(_REFUSED)))
+        why = f"{method!r} is not available: {_REFUSED[method]}" if method in _REFUSED else f"no method {method!r}"
+        raise CheckpointError(f"mergekit: {why}", hint=f"allowed: {known}")
+    spec = methods()[method].spec
+    parameters = {
+        parameter.name: (parameter.scope.value, None if parameter.required else parameter.default)
+        for parameter in spec.parameters
+    }
+    return parameters, str(spec.contract.base.value)
+
+
+def hand_over(config: Path, out: Path, seed: int) -> None:
+    """Let mergekit itself do the merge that a configuration describes; `out` appears when it is whole."""
+    import yaml
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import MergeOptions, run_merge
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: exists already", hint="give a new directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = config.read_text("utf-8")
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        found = MergeConfiguration.model_validate(yaml.safe_load(text))
+        run_merge(found, folder, MergeOptions(quiet=True, random_seed=seed), config_source=text)
+        if out.exists():
+            out.rmdir()
+        Path(folder).rename(out)
+        Path(folder).mkdir()  # for the context manager to remove
 
 
 def _wrong(parameter: Any, value: object) -> str:

@@ -13,8 +13,11 @@ import pytest
 import torch
 import yaml
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 
 from mixmerge import Checkpoint, CheckpointError, Component, TensorStack, tensors
+from mixmerge.checkpoint import merged
+from mixmerge.plugins import _mergekit_exact as exact
 from mixmerge.plugins import mergekit, mergers
 from mixmerge.types import Derivation
 
@@ -238,3 +241,95 @@ def test_the_configuration_keeps_the_experts_dtype(tiny_model_dir: Callable[...,
     settings = yaml.safe_load(files["mergekit_config.yml"])
     assert (settings["dtype"], settings["out_dtype"]) == ("float32", "bfloat16")
     assert all(component.files is mergekit.config_file for component in (*BUILT_IN.values(), ADAPTER))
+
+
+# ---- compat ---------------------------------------------------------------------------------------------------------
+
+EXACT: list[tuple[str, dict[str, Any], bool]] = [
+    ("linear", {}, False),
+    ("linear", {"normalize": False}, False),
+    ("task_arithmetic", {"lambda": 1.3}, True),
+    ("ties", {"density": 0.4}, True),
+    ("ties", {"density": [0.2, 0.7], "rescale": True, "normalize": False, "int8_mask": True}, True),
+    ("breadcrumbs", {"density": 0.6, "gamma": 0.05}, True),
+    ("breadcrumbs_ties", {"density": 0.6}, True),
+    ("dare_linear", {"density": 0.5}, True),
+    ("dare_ties", {"density": 0.3, "rescale": False}, True),
+    ("della", {"density": 0.5, "epsilon": 0.1}, True),
+    ("della_linear", {"density": 0.5}, True),
+    ("sce", {"select_topk": 0.4}, True),
+    ("nuslerp", {}, True),
+    ("multislerp", {}, False),
+    ("model_stock", {}, True),
+]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", None])
+@pytest.mark.parametrize(("method", "options", "with_base"), EXACT)
+def test_compat_gives_mergekits_bits(
+    tiny_model_dir: Callable[..., Path],
+    tmp_path: Path,
+    method: str,
+    options: dict[str, Any],
+    with_base: bool,
+    dtype: str | None,
+) -> None:
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import MergeOptions, run_merge
+
+    base, one, two = (tiny_model_dir(seed=seed, dtype="bfloat16") for seed in range(3))
+    points = [(0.3, 0.7), (1.0, -0.2)]
+    derivations = [
+        mergekit.compat(
+            stored(base) if with_base else None,
+            [stored(one), stored(two)],
+            weights,
+            method=method,
+            options=options,
+            dtype=dtype,
+            seed=11,
+        )
+        for weights in points
+    ]
+    together = dict(merged(derivations))
+    for number, weights in enumerate(points):
+        own = [
+            {key: value[row] if isinstance(value, list) else value for key, value in options.items()}
+            | ({"weight": weights[row]} if method not in ("model_stock", "sce") else {})
+            for row in range(2)
+        ]
+        text = config(base if with_base else None, (one, own[0]), (two, own[1]), method=method, **options_of(options))
+        setting = yaml.safe_load(text) | {"dtype": dtype}
+        run_merge(
+            MergeConfiguration.model_validate(setting),
+            str(tmp_path / str(number)),
+            MergeOptions(quiet=True, random_seed=11, write_model_card=False),
+        )
+        for name, expected in load_torch(tmp_path / str(number) / "model.safetensors").items():
+            if name != "lm_head.weight":  # tied; mergekit writes it a second time
+                assert torch.equal(bits(together[name][number].to(expected.dtype)), bits(expected)), name
+
+
+def options_of(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if not isinstance(value, list)}
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32)
+
+
+def test_compat_keeps_the_sign_of_zero() -> None:
+    """-0.0 in the base, where nothing is added: mergekit's own sum decides."""
+    base = torch.tensor([-0.0, 0.0, -0.0, 1.0]).repeat(64).reshape(16, 16).to(torch.bfloat16)
+    experts = [base + delta for delta in (torch.zeros(16, 16).bfloat16(), -torch.zeros(16, 16).bfloat16())]
+    deltas = torch.stack([expert.float() - base.float() for expert in experts])
+    t = TensorStack("w", base.float(), deltas, torch.ones(2, 1, 1), ("a", "b"), stored=(base, *experts))
+    given = (("density", 0.5), ("weight", [1.0, -1.0]))
+    first = partial(exact._thinned, method="ties", given=given[:1], dtype=None, masks=None)
+    second = partial(exact._combined, method="ties", given=given, dtype=None, with_base=True)
+    from mergekit.merge_methods import merge_tensors
+
+    expected = merge_tensors(
+        [base, *experts], "ties", parameters={"density": 0.5, "weight": {1: 1.0, 2: -1.0}}, base_index=0
+    )
+    assert torch.equal(bits(second(t.with_deltas(first(t)))), bits(expected))

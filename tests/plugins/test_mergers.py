@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mixmerge import CheckpointError, Component, TensorStack
+from mixmerge.plugins import _thinning as thinning
 from mixmerge.plugins import mergers
 
 SHAPES = [(24, 40), (64,), (3, 8, 10), ()]
@@ -27,6 +28,17 @@ def stack(shape: Sequence[int] = (24, 40), weights: Sequence[float] = (0.3, 0.7)
     ids = tuple(f"expert {index}" for index in range(len(weights)))
     settings = {"name": "w", "experts": ids, "seed": 7} | more
     return TensorStack(base=base, deltas=experts - base, weights=column, **settings)
+
+
+def graded(weights: Sequence[float] = (0.3, 0.7), rows: int = 24, width: int = 40) -> TensorStack:
+    """As `stack`, but every row of a delta holds 1 to `width` 1024ths in some order and with some signs: differences
+    are exact, and no two magnitudes of a row agree in their first nine bits."""
+    draw = np.random.default_rng(0)
+    base = draw.integers(-200, 200, (rows, width)) / 1024
+    sizes = draw.permuted(np.tile(np.arange(1, width + 1), (len(weights), rows, 1)), axis=2) / 1024
+    deltas = sizes * draw.choice([-1, 1], sizes.shape)
+    plain = stack((rows, width), weights)
+    return TensorStack("w", torch.tensor(base).float(), torch.tensor(deltas).float(), plain.weights, plain.experts, 7)
 
 
 def run(component: Component, t: TensorStack, **given: Any) -> torch.Tensor:
@@ -98,10 +110,12 @@ MASKED = [("dare_linear", "bernoulli"), ("dare_ties", "bernoulli"), ("della", "r
 def test_random_methods_are_mergekits_given_the_same_mask(
     monkeypatch: pytest.MonkeyPatch, name: str, kind: str, rescale: bool, normalize: bool | None, weights: Any
 ) -> None:
-    """mergekit runs whole, with our uniform numbers behind its `torch.bernoulli`: it then has to draw our mask."""
-    t = stack(weights=weights)
-    uniform = iter([torch.rand(delta.shape, generator=t.generator(i)) for i, delta in enumerate(t.deltas)])
-    monkeypatch.setattr(torch, "bernoulli", lambda chance: (next(uniform) < chance).to(chance.dtype))
+    """mergekit runs whole, with our random numbers behind its `torch.bernoulli`: it then has to draw our mask."""
+    t = graded(weights=weights)
+    drawn = iter([t.draws(i).to(torch.float64) for i in range(2)])
+    monkeypatch.setattr(
+        torch, "bernoulli", lambda chance: (next(drawn) < (chance.double() * 65536).round()).to(chance.dtype)
+    )
     theirs: dict[str, Any] = {"density": 0.4, "rescale": rescale, "lambda": 1.2}
     ours: dict[str, Any] = {"density": 0.4, "rescale": "l1" if rescale else "none", "scale": 1.2}
     for values in (theirs, ours):
@@ -120,7 +134,9 @@ def test_defaults_are_mergekits() -> None:
     for component in ALL:
         theirs = {names.get(p.name, p.name): p.default for p in get(component.name).spec.parameters}
         for name, parameter in component.parameters.items():
-            if name == "density":  # on purpose: mergekit's 1.0 thins out nothing
+            if name == "per":  # as published; mergekit has no such choice
+                assert parameter.default == "tensor"
+            elif name == "density":  # on purpose: mergekit's 1.0 thins out nothing
                 assert parameter.required
             elif name == "rescale":
                 assert parameter.default == ("l1" if theirs["rescale"] else "none")
@@ -176,12 +192,13 @@ def test_dare_by_hand() -> None:
 
 def test_della_by_hand() -> None:
     """Paper, section 3.1: by rank within a row, and what stays is divided by its own probability of staying."""
-    t = stack((12, 16))
+    t = graded(rows=12, width=16)
     mask = mask_of(mergers.della, t, density=0.5, epsilon=0.2)
     ranks = np.argsort(np.argsort(np.abs(wide(t.deltas)), axis=-1), axis=-1)
     pruned = wide(t.deltas) * mask / (0.3 + 0.4 * ranks / 15)
     found = run(mergers.della, t, density=0.5, epsilon=0.2, rescale="density")
-    np.testing.assert_allclose(found, wide(t.base) + elected(pruned, np.array([0.3, 0.7]), True), rtol=1e-5, atol=1e-6)
+    # probabilities are multiples of 1/65536: the least of them, 0.3, is off by 3e-5 of itself at most
+    np.testing.assert_allclose(found, wide(t.base) + elected(pruned, np.array([0.3, 0.7]), True), rtol=5e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize("component", [mergers.dare_linear, mergers.della])
@@ -234,14 +251,38 @@ def test_a_mask_depends_on_seed_expert_and_name_alone(component: Component) -> N
     assert 0.4 < (both[0] == both[1]).mean() < 0.6
 
 
-def test_equal_magnitudes_are_ranked_in_memory_order() -> None:
-    deltas = torch.tensor([[1.0, -2.0, 1.0, -1.0, 1.0, 0.0]])
-    t = TensorStack("w", torch.zeros(6), deltas, torch.ones(1, 1), ("e",))
-    kept = mergers.trim(t, density=0.5)
-    assert kept.tolist() == [[1.0, -2.0, 1.0, 0.0, 0.0, 0.0]]
-    chances = mergers._keep_probability(deltas[0], 0.5, 0.25)
-    ranks = [1, 5, 2, 3, 4, 0]  # zero first, then the ones from left to right, then the two
-    np.testing.assert_allclose(chances, [0.25 + 0.5 * rank / 5 for rank in ranks], rtol=1e-6)
+def test_of_equal_magnitudes_those_that_stay_are_spread_evenly() -> None:
+    deltas = torch.tensor([[9.0, 1.0, -1.0, 1.0, 0.0, 1.0, -1.0, 1.0, 9.0, 0.0]])
+    t = TensorStack("w", torch.zeros(10), deltas, torch.ones(1, 1), ("e",))
+    kept = mergers.trim(t, density=0.5)  # both nines, and three of the six ones: every second
+    assert kept.tolist() == [[9.0, 1.0, 0.0, 1.0, 0.0, 0.0, -1.0, 0.0, 9.0, 0.0]]
+
+
+def test_equal_magnitudes_are_ranked_from_either_side_in_turn() -> None:
+    deltas = torch.tensor([[1.0, -2.0, 1.0, -1.0, 1.0, 0.0]] * 2).reshape(1, 2, 6)
+    t = TensorStack("w", torch.zeros(2, 6), deltas, torch.ones(1, 1, 1), ("e",))
+    chances = thinning.chances(t, density=(0.5,), epsilon=(0.25,))
+    ranks = [[1, 5, 2, 3, 4, 0], [4, 5, 3, 2, 1, 0]]  # zero first, then the ones, then the two
+    np.testing.assert_allclose(chances[0], 0.25 + 0.5 * np.array(ranks) / 5, atol=1e-5)
+
+
+def test_ranks_by_nine_bits_are_near_the_exact_ones() -> None:
+    t = stack((500, 300))
+    chances = thinning.chances(t, density=(0.5, 0.5), epsilon=(0.4, 0.4))
+    ranks = np.argsort(np.argsort(np.abs(wide(t.deltas)), axis=-1), axis=-1)
+    off = np.abs(chances.numpy() - (0.1 + 0.8 * ranks / 299))
+    assert off.max() < 0.8 * 6 / 299  # six places at most, in a row of 300
+    assert off.mean() < 0.001
+
+
+def test_experts_may_have_densities_of_their_own() -> None:
+    t = stack((100, 100))
+    first, second = mask_of(mergers.ties, t, density=[0.2, 0.7])
+    assert (first.sum(), second.sum()) == (2000, 7000)
+    for component, more in ((mergers.dare_ties, {}), (mergers.della, {"epsilon": [0.1, 0.2]})):
+        first, second = mask_of(component, t, density=[0.2, 0.7], **more)
+        assert (first.mean(), second.mean()) == (pytest.approx(0.2, abs=0.02), pytest.approx(0.7, abs=0.02))
+    assert "0.45 to 1.15" in mergers.della.problems({"density": [0.2, 0.8], "epsilon": [0.1, 0.35]})[0][1]
 
 
 def test_nothing_moves_when_the_experts_are_the_base() -> None:

