@@ -44,12 +44,25 @@ class Derivation:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a record says of how a model was trained; None and "" where none does.
+
+    lr     peak learning rate;  steps  of the optimizer
+    task   equal for trainings that differ in their seed alone
+    """
+
+    lr: float | None = None
+    steps: float | None = None
+    task: str = ""
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A model: stored in `path`, or derived from stored ones and written nowhere.
 
     `path` is a directory in the Hugging Face layout. For a derived checkpoint it is the base's, whose config,
     tokenizer and chat template it keeps. `id` names the weights: equal ids, equal weights.
-    `mixmerge.tensors(checkpoint)` streams the weights of either.
+    `mixmerge.tensors(checkpoint)` streams the weights of either. `kind` and `training` are what diagnostics are told.
     """
 
     name: str
@@ -57,6 +70,8 @@ class Checkpoint:
     id: str
     derivation: Derivation | None = None
     licence: str = ""
+    kind: Kind = "model"
+    training: Training = Training()
 
 
 @dataclass(frozen=True)

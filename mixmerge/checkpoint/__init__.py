@@ -5,20 +5,24 @@ tensors, stacks, merged       weights by name, sorted, one tensor in memory at a
 pour                          into a loaded model, in place
 write, write_many, digest     to a directory, whole or not at all
 as_directory                  a directory for who reads only those; a merge is written for the time being
-measure                       all diagnostics in one pass
-layer_of                      "layer 3", "embeddings", "head", "norm", "other"
+measure                       all diagnostics in one pass, over a TensorView of each tensor and its TensorParts
+layer_of, type_of             "layer 3", "embeddings", "head", "norm", "other"; "self_attn.q_proj"
 """
 
-from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of
+from .layout import Layout, TensorInfo, check_aligned, inspect
 from .measure import Observer, measure
+from .names import layer_of, type_of
 from .pour import pour
 from .stream import merged, stacks, tensors
+from .view import TensorPart, TensorView
 from .write import as_directory, digest, write, write_many
 
 __all__ = [
     "Layout",
     "Observer",
     "TensorInfo",
+    "TensorPart",
+    "TensorView",
     "as_directory",
     "check_aligned",
     "digest",
@@ -29,6 +33,7 @@ __all__ = [
     "pour",
     "stacks",
     "tensors",
+    "type_of",
     "write",
     "write_many",
 ]

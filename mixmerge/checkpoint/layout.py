@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .names import layer_of
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -24,13 +24,15 @@ _CONVERT = "convert it: AutoModelForCausalLM.from_pretrained(DIR).save_pretraine
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor on disk. `dtype` is safetensors' spelling (F32, BF16, …); `bytes` its size."""
+    """One tensor on disk. `dtype` is safetensors' spelling (F32, BF16, …); `bytes` its size, `offset` where in the
+    file it begins."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     file: Path
     bytes: int
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -62,28 +64,6 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         """Tensor names in sorted order, without a head that is tied."""
         return tuple(sorted(name for name in self.tensors if name != self.tied_head))
-
-
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
-_KINDS = (
-    ("head", re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.")),
-    (
-        "embeddings",
-        re.compile(r"(?:^|\.)(?:embed_tokens|embed_in|embed_positions|wte|wpe|tok_embeddings|\w*embeddings?)\."),
-    ),
-    ("norm", re.compile(r"(?:^|\.)(?:norm|norm_f|ln_f|final_layer_?norm)\.")),
-)
-
-
-def layer_of(name: str) -> str:
-    """Where a tensor sits: "layer 3", "embeddings", "head", "norm" (the final one) or "other".
-
-    Goes by the names of Llama, Qwen, Mistral and DeepSeek (`model.layers.3.…`), GPT-2 and Falcon (`h.3.…`), GPT-NeoX
-    (`gpt_neox.layers.3.…`), MPT (`blocks.3.…`) and what follows them.
-    """
-    if found := _LAYER.search(name):
-        return f"layer {found[1]}"
-    return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
 
 
 def inspect(path: Path) -> Layout:
@@ -163,7 +143,7 @@ def _header(file: Path) -> dict[str, TensorInfo]:
             f"{file}: truncated: {size} bytes of {expected}", hint="the download or copy did not finish"
         )
     return {
-        name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin)
+        name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin, 8 + length + begin)
         for name, entry in header.items()
         for begin, end in [entry["data_offsets"]]
     }

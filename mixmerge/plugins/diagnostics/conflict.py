@@ -1,0 +1,97 @@
+"""Where experts stand in each other's way: opposite signs, and weights that only one of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from mixmerge import Checkpoint, TensorPart, TensorView, diagnostic
+
+from .sums import Finding, Sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FIGURES = ("opposed", "mass", "selfish", "shared", "catastrophic")
+
+
+def _experts(models: Sequence[Checkpoint]) -> list[int]:
+    """The places of the experts, one of each task: a second seed of a task is no conflict."""
+    found: dict[str, int] = {}
+    for index, model in enumerate(models):
+        if model.kind in ("expert", "model"):
+            found.setdefault(model.training.task or f"{index}", index)
+    return list(found.values())
+
+
+def _sets(experts: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every pair, and all of them where there are more than two."""
+    return [*combinations(experts, 2), *([tuple(experts)] if len(experts) > 2 else [])]
+
+
+def clashes(part: TensorPart, sets: tuple[tuple[int, ...], ...], threshold: float) -> Mapping[str, Tensor]:
+    """(sets, 5) under "sets": for every set of models, what `_FIGURES` says, summed over the weights."""
+    import numpy
+    import torch
+
+    deltas = part.deltas.numpy()
+    sizes = numpy.abs(deltas)
+    found = numpy.zeros((len(sets), len(_FIGURES)))
+    for row, members in zip(found, sets, strict=True):
+        row[:] = _clash(deltas[list(members)], sizes[list(members)], threshold)
+    return {"sets": torch.from_numpy(found)}
+
+
+def _clash(deltas: Any, sizes: Any, threshold: float) -> tuple[float, ...]:
+    import numpy
+
+    together, mass = deltas.sum(0), float(sizes.sum())
+    opposed = (mass - float(numpy.abs(together).sum())) / 2  # what points against the sign of the greater mass
+    needed = numpy.zeros(len(together), dtype=numpy.int8)
+    for delta, size in zip(deltas, sizes, strict=True):
+        needed += size >= threshold * numpy.abs(together - delta)
+    moved = (sizes > 0).any(0)
+    counts = numpy.bincount(needed[moved], minlength=2)
+    return opposed, mass, float(counts[1]), float(counts[2:].sum()), float(counts[0])
+
+
+def _finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint] = ()) -> Iterable[Finding]:
+    indices = _experts(about) if about else list(range(len(models)))
+    for members, row in zip(_sets(indices), sums["sets"].tolist(), strict=True):
+        names = tuple(models[index] for index in members)
+        opposed, mass, *shares = row
+        if mass:
+            yield "sign_conflict", names, opposed / mass
+        if moved := sum(shares):
+            for metric, share in zip(("selfish", "shared", "catastrophic"), shares, strict=True):
+                yield metric, names, share / moved
+
+
+@diagnostic(
+    name="conflict",
+    version="1",
+    source="signs: arXiv:2306.01708, section 3; masks: arXiv:2405.07813 (TALL-masks)",
+    finish=_finish,
+)
+def conflict(t: TensorView, /, *, threshold: Annotated[float, Field(gt=0)] = 0.4) -> Sums:
+    """Where experts stand in each other's way, for every pair of them, and for all where there are more than two.
+
+    sign_conflict  share of the mass of all changes (the sum of their sizes) that points against the sign that has the
+                   greater mass at its weight; 0 to 0.5
+    selfish        share of the weights that one expert alone needs
+    shared         share that two or more need
+    catastrophic   share that none needs: where the changes drown in each other's sum (never two alone, unless
+                   `threshold` is over 1)
+
+    threshold  an expert needs a weight if its change there is at least this many times as large as the sum of the
+               others' changes (lambda in TALL-masks, which try 0.2 to 0.6)
+
+    Experts are what a recipe calls so, and models that came in from outside; of two runs of one task that differ in
+    their seed, the first. Deviation: weights that no expert changed are left out of the shares.
+    """
+    sets = tuple(_sets(_experts(t.models)))
+    return t.total(partial(clashes, sets=sets, threshold=threshold))
