@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..errors import CheckpointError
 from ..types import Checkpoint, TensorStack
@@ -14,14 +17,17 @@ from .slabs import SLAB, Source
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
-PART = 1 << 15  # weights; their float64 values for a few models stay near the processor
+PART = 1 << 17  # weights; their float64 values for a few models stay near the processor
 HELD_BYTES = 320 << 20  # a tensor of all models up to this size is read once, a larger one in every pass over it
 
-Statistic = Callable[["TensorPart"], Mapping[str, "Tensor"]]
-"""float64 statistics of a part that add up over the parts of a tensor. Defined once, in a module, so that two
-diagnostics that ask for the same share it; or a `functools.partial` of such a function."""
+Statistic = Callable[["TensorPart"], Mapping[str, Any]]
+"""Statistics of a part that add up over the parts of a tensor: numbers, NumPy arrays or tensors of float64. Defined
+once, in a module, so that two diagnostics that ask for it share it; or a `functools.partial` of such a function."""
+
+_KEPT = 8  # small tensors have lengths of their own, whose memory is not kept for ever
 
 _local = threading.local()
 
@@ -30,36 +36,55 @@ class TensorPart:
     """Some consecutive weights of a tensor, flat. Good for as long as a statistic of it is computed: its memory is
     used again.
 
-    view    the whole tensor
-    start   the index of its first weight
-    stored  base and models as they lie on disk, (n,) each, the base first; a merge is float32
+    view   the whole tensor
+    start  the index of its first weight
+    raw    base and models, (n,) each, the base first: exactly what is stored, as NumPy has it (float32, float64, uint16
+           for the bits of bfloat16); float16 comes as float32
     """
 
-    def __init__(self, view: TensorView, start: int, stored: tuple[Tensor, ...]) -> None:
-        self.view, self.start, self.stored = view, start, stored
-        self._memo: dict[Any, Mapping[str, Tensor]] = {}
+    def __init__(self, view: TensorView, start: int, slab: _Slab, here: slice, memory: _Memory) -> None:
+        self.view, self.start = view, start
+        self.raw = tuple(array[here] for array in slab.arrays)
+        self._slab, self._here, self._memory = slab, here, memory
+        self._memo: dict[Any, Mapping[str, Any]] = {}
+
+    @property
+    def stored(self) -> tuple[Tensor, ...]:
+        """Base and models as they lie on disk, (n,) each, the base first; a merge is float32."""
+        return tuple(tensor[self._here] for tensor in self._slab.tensors)
 
     @cached_property
     def base(self) -> Tensor:
         """float64 (n,)"""
-        return _scratch("base", len(self.stored[0])).copy_(self.stored[0])
+        return self.stored[0].double()
 
     @cached_property
     def deltas(self) -> Tensor:
         """float64 (models, n): model minus base, subtracted in float64."""
-        found = _scratch("deltas", len(self.stored) - 1, len(self.stored[0]))
-        base = self.base.numpy()
-        for row, stored in zip(found, self.stored[1:], strict=True):
-            values = row.copy_(stored).numpy()
-            values -= base  # NumPy's takes half the time of torch's
-        return found
+        import torch
+
+        return torch.from_numpy(self.rows)
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        """`deltas` as NumPy has them; the same memory."""
+        return self._subtracted[0]
+
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """float64 (models,): the sum of every model's deltas."""
+        return self._subtracted[1]
 
     @cached_property
-    def sums(self) -> Tensor:
-        """float64 (models,): the sum of every model's deltas."""
-        return self.deltas.sum(1)
+    def _subtracted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        from .kernels import subtract
 
-    def once(self, statistic: Statistic) -> Mapping[str, Tensor]:
+        length = len(self.raw[0])
+        deltas = self._memory.deltas[:, :length]
+        sums = [subtract(self.raw[0], one, row) for one, row in zip(self.raw[1:], deltas, strict=True)]
+        return deltas, np.array(sums, dtype=np.float64)
+
+    def once(self, statistic: Statistic) -> Mapping[str, Any]:
         """`statistic(self)`, computed once whoever asks."""
         key = identity(statistic)
         if key not in self._memo:
@@ -95,7 +120,7 @@ class TensorView:
         self._labels = (base.name, *(model.name for model in others))
         self._sources = sources
         self._count = math.prod(shape)
-        self._held: dict[int, list[Tensor]] = {}
+        self._held: dict[int, _Slab] = {}
         self._totals: dict[Any, dict[str, Tensor]] = {}
         self._finite = False
 
@@ -120,34 +145,35 @@ class TensorView:
 
     def gather(self, statistics: Iterable[Statistic]) -> None:
         """Compute several totals in one pass; `total` then has them."""
-        missing = [one for one in statistics if identity(one) not in self._totals]
+        missing = list({key: one for one in statistics if (key := identity(one)) not in self._totals}.values())
         if not missing:
             return
-        totals: dict[Any, dict[str, Tensor]] = {identity(one): {} for one in missing}
+        totals: dict[Any, dict[str, Any]] = {identity(one): {} for one in missing}
         for part in self._parts():
             self._require_finite(part)
-            for statistic in missing:
-                add(totals[identity(statistic)], part.once(statistic))
+            for statistic, total in zip(missing, totals.values(), strict=True):
+                add(total, part.once(statistic))
         self._finite = True
-        self._totals |= totals
+        self._totals |= {key: {name: _tensor(sum_) for name, sum_ in total.items()} for key, total in totals.items()}
 
     @cached_property
     def peaks(self) -> Tensor:
         """float64 (models,): the largest absolute delta in the whole tensor, 0 in an empty one."""
         import torch
 
-        peaks = torch.zeros(len(self.models), dtype=torch.float64)
+        from .kernels import largest
+
+        peaks = np.zeros(len(self.models))
         # In memory of its own: a statistic that asks is in the middle of a part.
         with _aside("peaks"):
             for part in self._parts():
-                if part.deltas.numel():
-                    values = part.deltas.numpy()
-                    for row, (high, low) in enumerate(zip(values.max(1), values.min(1), strict=True)):
-                        peaks[row] = max(float(peaks[row]), float(high), -float(low))
-        return peaks
+                peaks = np.maximum(peaks, [largest(part.raw[0], one) for one in part.raw[1:]])
+        return torch.from_numpy(peaks)
 
     def rows(self, weights: int = 1 << 20) -> Iterator[Tensor]:
         """The deltas again, about `weights` of them for each model at a time: float64 (models, rows, *shape[1:])."""
+        import torch
+
         width = math.prod(self.shape[1:])
         step = max(1, weights // max(1, width))
         for start in range(0, self.shape[0], step):
@@ -157,7 +183,7 @@ class TensorView:
             for source, one in zip(self._sources, stored, strict=True):
                 source.release(one)
             deltas = [(one - found[0]).reshape(stop - start, *self.shape[1:]) for one in found[1:]]
-            yield _stacked(deltas)
+            yield torch.stack(deltas)
 
     # -- the whole tensor, as a TensorStack ------------------------------------------------------------------------
 
@@ -169,9 +195,9 @@ class TensorView:
         base = torch.empty(self._count, dtype=torch.float32)
         deltas = torch.empty(len(self.models), self._count, dtype=torch.float32)
         for start, slab in self._slabs():
-            here = slice(start, start + len(slab[0]))
-            base[here] = slab[0]
-            for row, stored in zip(deltas, slab[1:], strict=True):
+            here = slice(start, start + len(slab.tensors[0]))
+            base[here] = slab.tensors[0]
+            for row, stored in zip(deltas, slab.tensors[1:], strict=True):
                 torch.sub(stored.to(torch.float32), base[here], out=row[here])
         for label, tensor in zip(self._labels, (base, *deltas), strict=True):
             if not torch.isfinite(tensor.sum()):  # much quicker than a mask; a sum that overflows is looked at again
@@ -210,17 +236,18 @@ class TensorView:
         return self._count * sum(source.itemsize for source in self._sources) <= HELD_BYTES
 
     def _parts(self) -> Iterator[TensorPart]:
+        memory = _memory(len(self.models), min(PART, self._count))
         for start, slab in self._slabs():
-            length = len(slab[0])
+            length = len(slab.tensors[0])
             for first in range(0, max(1, length), PART):
-                stored = tuple(tensor[first : first + PART] for tensor in slab)
-                yield TensorPart(self, start + first, stored)
+                yield TensorPart(self, start + first, slab, slice(first, first + PART), memory)
 
-    def _slabs(self) -> Iterator[tuple[int, list[Tensor]]]:
+    def _slabs(self) -> Iterator[tuple[int, _Slab]]:
         for start in range(0, max(1, self._count), SLAB):
             slab = self._held.get(start)
             if slab is None:
-                slab = [source.read(start, min(start + SLAB, self._count)) for source in self._sources]
+                stop = min(start + SLAB, self._count)
+                slab = _Slab([source.read(start, stop) for source in self._sources])
                 if self._holds:
                     self._held[start] = slab
             yield start, slab
@@ -234,14 +261,14 @@ class TensorView:
         self._held.clear()
         self.__dict__.pop("stack", None)
 
-    def _release(self, slab: Sequence[Tensor]) -> None:
-        for source, tensor in zip(self._sources, slab, strict=True):
+    def _release(self, slab: _Slab) -> None:
+        for source, tensor in zip(self._sources, slab.tensors, strict=True):
             source.release(tensor)
 
     def _require_finite(self, part: TensorPart) -> None:
         import torch
 
-        if self._finite or torch.isfinite(part.sums).all():
+        if self._finite or math.isfinite(part.sums.sum()):
             return
         for label, stored in zip(self._labels, part.stored, strict=True):
             if count := int((~torch.isfinite(stored)).sum()):
@@ -263,22 +290,46 @@ def identity(function: Any) -> Any:
     return function
 
 
-def add(total: dict[str, Tensor], statistics: Mapping[str, Tensor]) -> None:
+def add(total: dict[str, Any], statistics: Mapping[str, Any]) -> None:
     """Add statistics to a total, key by key."""
     for key, value in statistics.items():
         total[key] = total[key] + value if key in total else value
 
 
-def _scratch(what: str, *shape: int) -> Tensor:
-    """float64 memory that this thread uses again and again: fresh memory would cost more than the arithmetic."""
+class _Slab:
+    """A run of weights of base and models: as tensors, and as arrays for compiled code."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self.arrays = [_raw(tensor) for tensor in tensors]
+
+
+def _raw(stored: Tensor) -> NDArray[Any]:
     import torch
 
-    kept = _local.__dict__.setdefault("memory", {})
-    key = (getattr(_local, "aside", ""), what, shape[:-1])
-    if key not in kept or kept[key].shape[-1] < shape[-1]:
-        kept[key] = torch.empty(*shape[:-1], max(shape[-1], PART), dtype=torch.float64)
-    found: Tensor = kept[key][..., : shape[-1]]
-    return found
+    if stored.dtype == torch.bfloat16:
+        stored = stored.view(torch.uint16)
+    elif stored.dtype == torch.float16:  # compiled code has none of these
+        stored = stored.float()
+    raw: NDArray[Any] = stored.numpy()
+    return raw
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What a thread uses again and again, since fresh memory would cost more than the arithmetic."""
+
+    deltas: NDArray[np.float64]
+
+
+def _memory(models: int, length: int) -> _Memory:
+    kept: dict[Any, _Memory] = _local.__dict__.setdefault("memory", {})
+    key = (models, length, getattr(_local, "aside", ""))
+    if key not in kept:
+        if len(kept) >= _KEPT:
+            kept.clear()
+        kept[key] = _Memory(np.empty((models, length)))
+    return kept[key]
 
 
 class _aside:
@@ -295,7 +346,7 @@ class _aside:
         _local.aside = self.before
 
 
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+def _tensor(value: Any) -> Tensor:
     import torch
 
-    return torch.stack(list(tensors))
+    return torch.as_tensor(value, dtype=torch.float64)

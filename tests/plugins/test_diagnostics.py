@@ -18,6 +18,7 @@ from safetensors.torch import save_file as save_torch
 
 from mixmerge import Checkpoint, Component, Measurement, TensorStack, TensorView, Training
 from mixmerge.checkpoint import Observer, measure, view
+from mixmerge.checkpoint.slabs import InMemory
 from mixmerge.plugins import diagnostics
 from mixmerge.work import observer
 
@@ -211,13 +212,12 @@ def test_one_ulp_for_every_neighbour_of_every_kind_of_number(dtype: torch.dtype)
     new = torch.cat([new, torch.nextafter(new[1], some.new_ones(()) * 9)[None]])  # two steps up
     new[:, -1] = some[-1]
     old = some.expand_as(new)
-    part = view.TensorPart(None, 0, (old.reshape(-1).contiguous(), new.reshape(-1).contiguous()))  # type: ignore[arg-type]
-    found = diagnostics.rounding.steps(part)
     others = len(some) - 1
-    assert (found["changed"].item(), found["one_ulp"].item()) == (3 * others, 2 * others)
-    mixed = view.TensorPart(None, 0, (old.reshape(-1).double(), new.reshape(-1).contiguous()))  # type: ignore[arg-type]
-    again = diagnostics.rounding.steps(mixed)
-    assert (again["changed"].item(), again["one_ulp"].item()) == (3 * others, 2 * others)
+    for base in (old, old.double()):
+        one = Checkpoint("one", Path(), "one")
+        t = view.TensorView("w", old.shape, (one, [one]), [InMemory(base.contiguous()), InMemory(new.contiguous())])
+        counts = diagnostics.changed.function(t)["counts"]
+        assert counts.tolist() == [[3 * others, 2 * others]]
 
 
 def test_rounding_to_bfloat16_shows(models: list[Checkpoint], tmp_path: Path) -> None:

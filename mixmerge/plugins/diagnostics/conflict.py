@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -13,10 +13,7 @@ from mixmerge import Checkpoint, TensorPart, TensorView, diagnostic
 
 from .sums import Finding, Sums
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_FIGURES = ("opposed", "mass", "selfish", "shared", "catastrophic")
+_FIGURES = ("opposed", "mass", "selfish", "shared", "catastrophic")  # the columns of what `clashes` gives
 
 
 def _experts(models: Sequence[Checkpoint]) -> list[int]:
@@ -33,30 +30,14 @@ def _sets(experts: Sequence[int]) -> list[tuple[int, ...]]:
     return [*combinations(experts, 2), *([tuple(experts)] if len(experts) > 2 else [])]
 
 
-def clashes(part: TensorPart, sets: tuple[tuple[int, ...], ...], threshold: float) -> Mapping[str, Tensor]:
+def clashes(part: TensorPart, sets: tuple[tuple[int, ...], ...], threshold: float) -> Mapping[str, Any]:
     """(sets, 5) under "sets": for every set of models, what `_FIGURES` says, summed over the weights."""
     import numpy
-    import torch
 
-    deltas = part.deltas.numpy()
-    sizes = numpy.abs(deltas)
-    found = numpy.zeros((len(sets), len(_FIGURES)))
-    for row, members in zip(found, sets, strict=True):
-        row[:] = _clash(deltas[list(members)], sizes[list(members)], threshold)
-    return {"sets": torch.from_numpy(found)}
+    from .kernels import clash
 
-
-def _clash(deltas: Any, sizes: Any, threshold: float) -> tuple[float, ...]:
-    import numpy
-
-    together, mass = deltas.sum(0), float(sizes.sum())
-    opposed = (mass - float(numpy.abs(together).sum())) / 2  # what points against the sign of the greater mass
-    needed = numpy.zeros(len(together), dtype=numpy.int8)
-    for delta, size in zip(deltas, sizes, strict=True):
-        needed += size >= threshold * numpy.abs(together - delta)
-    moved = (sizes > 0).any(0)
-    counts = numpy.bincount(needed[moved], minlength=2)
-    return opposed, mass, float(counts[1]), float(counts[2:].sum()), float(counts[0])
+    found = [clash(part.rows, numpy.array(members), threshold) for members in sets]
+    return {"sets": numpy.array(found, dtype=float).reshape(-1, len(_FIGURES))}
 
 
 def _finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint] = ()) -> Iterable[Finding]:

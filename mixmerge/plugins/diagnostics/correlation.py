@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mixmerge import Checkpoint, TensorPart, TensorView, diagnostic
 
-from .sums import Finding, Sums, moments, number, products
+from .sums import Finding, Sums, number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,30 +17,26 @@ _LEAST_VARIANCE = 1e-12  # of the mean square; less is rounding, and a correlati
 _PLOTTED = 0.3  # of a tensor's largest change: what the paper's programs keep
 
 
-def signs(part: TensorPart) -> Sums:
-    """For every two models, the number of weights that both changed, and of those moved in the same direction."""
+def moves(part: TensorPart) -> Mapping[str, Any]:
+    """(models,) and (models, models), summed over the weights.
+
+    sums, products                  of the deltas, and of every two
+    plotted_sums, plotted_products  the same of deltas that are zero where under 30 % of their tensor's largest
+    agree, both                     weights that a pair moved in the same direction; that both moved (pairs i < j only)
+    """
     import numpy
-    import torch
 
-    rows = part.deltas.numpy()
-    agree, oppose = numpy.zeros((2, len(rows), len(rows)))
-    product = numpy.empty(rows.shape[1])
+    from .kernels import alone, together
+
+    rows, bounds = part.rows, (_PLOTTED * part.view.peaks).tolist()
+    products, kept, agree, oppose = numpy.zeros((4, len(rows), len(rows)))
+    plotted = numpy.zeros(len(rows))
+    for i, row in enumerate(rows):
+        products[i, i], plotted[i], kept[i, i] = alone(row, bounds[i])
     for i, j in combinations(range(len(rows)), 2):
-        numpy.multiply(rows[i], rows[j], out=product)
-        agree[i, j] = numpy.count_nonzero(product > 0)
-        oppose[i, j] = numpy.count_nonzero(product < 0)
-    return {"agree": torch.from_numpy(agree), "both": torch.from_numpy(agree + oppose)}
-
-
-def plotted(part: TensorPart) -> Sums:
-    """As `moments`, of deltas that are zero where they are under 30 % of their tensor's largest."""
-    import torch
-
-    kept = torch.empty_like(part.deltas)
-    for row, delta, peak in zip(kept, part.deltas, part.view.peaks.tolist(), strict=True):
-        # hardshrink keeps what is over its bound: the next number below keeps what is at least 30 %.
-        row.copy_(torch.nn.functional.hardshrink(delta, math.nextafter(_PLOTTED * peak, 0.0)))
-    return {"sums": kept.sum(1), "products": products(kept)}
+        products[i, j], kept[i, j], agree[i, j], oppose[i, j] = together(rows[i], rows[j], bounds[i], bounds[j])
+    found = {"sums": part.sums, "products": products, "plotted_sums": plotted, "plotted_products": kept}
+    return found | {"agree": agree, "both": agree + oppose}
 
 
 def _finish(sums: Sums, models: Sequence[str], /) -> Iterable[Finding]:
@@ -81,7 +76,7 @@ def _bounded(value: Tensor) -> float:
     version="2",
     source="arXiv:2601.21115, equation 1; sign agreement: arXiv:2306.01708, section 3",
     finish=_finish,
-    totals=(moments, signs, plotted),
+    totals=(moves,),
 )
 def correlation(t: TensorView, /) -> Sums:
     """Whether two models moved the same way: one figure for every pair, over all parameters of a group.
@@ -94,12 +89,7 @@ def correlation(t: TensorView, /) -> Sums:
     pearson_plotted  what the paper's programs plotted, which its equation does not say: Pearson after every change
                      under 30 % of the model's largest in that tensor is set to zero
     """
-    return {
-        "count": number(t.count),
-        **t.total(moments),
-        **t.total(signs),
-        **{f"plotted_{key}": value for key, value in t.total(plotted).items()},
-    }
+    return {"count": number(t.count), **t.total(moves)}
 
 
 def _null_finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint] = ()) -> Iterable[Finding]:
@@ -110,7 +100,7 @@ def _null_finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkp
             yield metric, pair, value
 
 
-@diagnostic(name="null", version="1", finish=_null_finish, totals=(moments, signs, plotted))
+@diagnostic(name="null", version="1", finish=_null_finish, totals=(moves,))
 def null(t: TensorView, /) -> Sums:
     """What `correlation` gives for two runs of the same task that differ in their seed alone: something to compare the
     correlation of different tasks with. Nothing where the recipe trains no such runs.

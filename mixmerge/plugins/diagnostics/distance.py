@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mixmerge import Checkpoint, TensorPart, TensorView, diagnostic
 
-from .sums import Finding, Sums, moments, number
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .sums import Finding, Sums, number
 
 
-def base_square(part: TensorPart) -> Mapping[str, Tensor]:
-    base = part.base.numpy()
-    return {"square": number(base @ base)}
+def squares(part: TensorPart) -> Mapping[str, Any]:
+    """Sums of squares: base (), and deltas (models,)."""
+    import numpy
+
+    from .kernels import square
+
+    return {"base": square(part.raw[0]), "deltas": numpy.array([square(delta) for delta in part.rows])}
 
 
 def _finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint] = ()) -> Iterable[Finding]:
@@ -39,9 +40,7 @@ def _finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint]
                 yield "rms_per_lr_step", (model,), rms / reach
 
 
-@diagnostic(
-    name="l2", version="2", source="arXiv:2601.21115, figures 2 and 4", finish=_finish, totals=(moments, base_square)
-)
+@diagnostic(name="l2", version="2", source="arXiv:2601.21115, figures 2 and 4", finish=_finish, totals=(squares,))
 def l2(t: TensorView, /) -> Sums:
     """How far each model moved from the base, for each layer, type of tensor and part of the model.
 
@@ -57,12 +56,12 @@ def l2(t: TensorView, /) -> Sums:
     """
     import torch
 
-    squares = t.total(moments)["products"].diagonal()
+    found = t.total(squares)
     matrix = len(t.shape) > 1
     return {
-        "squares": squares,
-        "norms": squares.sqrt() if matrix else torch.zeros_like(squares),
+        "squares": found["deltas"],
+        "norms": found["deltas"].sqrt() if matrix else torch.zeros_like(found["deltas"]),
         "tensors": number(matrix),
         "count": number(t.count),
-        "base_square": t.total(base_square)["square"],
+        "base_square": found["base"],
     }

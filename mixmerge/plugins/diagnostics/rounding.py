@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixmerge import TensorPart, TensorView, diagnostic
@@ -20,45 +20,25 @@ _FORMATS = {  # bits of the fraction, exponent of the least normal number
 }
 
 
-def steps(part: TensorPart) -> Sums:
-    """changed, one_ulp (models,): numbers of weights that changed, and that changed by one unit in the last place."""
-    import torch
+def changes(part: TensorPart) -> Mapping[str, Any]:
+    """counts (models, 2): numbers of weights that changed, and that changed by one unit in the last place."""
+    import numpy
 
     base, *models = part.stored
     counts = [_alike(base, one) if one.dtype == base.dtype else _mixed(base, one) for one in models]
-    changed, near = zip(*counts, strict=True) if counts else ((), ())
-    return {
-        "changed": torch.tensor(changed, dtype=torch.float64),
-        "one_ulp": torch.tensor(near, dtype=torch.float64),
-    }
+    return {"counts": numpy.array(counts, dtype=float).reshape(-1, 2)}
 
 
 def _alike(base: Tensor, model: Tensor) -> tuple[int, int]:
-    """Of one dtype: neighbours of one sign are neighbours as integers, too."""
-    import numpy
-
-    old, new = _bits(base), _bits(model)
-    distance = numpy.abs(new - old)  # wraps around between the signs, which is looked at below
-    unsigned = distance.view(f"u{distance.itemsize}")
-    # From -0 to 0, and from 0 to the least number of either sign, is far as integers: then by value.
-    if len(unsigned) and int(unsigned.max()) >= (1 << (8 * distance.itemsize - 1)) - 1:
-        distance = numpy.abs(_ordered(new) - _ordered(old))
-    return int(numpy.count_nonzero(distance)), int(numpy.count_nonzero(distance == 1))
-
-
-def _bits(tensor: Tensor) -> Any:
+    """Of one dtype: what is neighbours as floats is neighbours as integers."""
     import torch
 
-    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    return tensor.view(kind).numpy()
+    from .kernels import steps
 
-
-def _ordered(bits: Any) -> Any:
-    """int64: 0 for both zeros, 1 more for every next number up."""
-    import numpy
-
-    magnitude = bits.astype("i8") & ((1 << (8 * bits.itemsize - 1)) - 1)
-    return numpy.where(bits < 0, -magnitude, magnitude)
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[base.element_size()]
+    bits = 8 * base.element_size() - 1
+    changed, near = steps(base.view(kind).numpy(), model.view(kind).numpy(), (1 << bits) - 1)
+    return changed, near
 
 
 def _mixed(base: Tensor, model: Tensor) -> tuple[int, int]:
@@ -84,14 +64,14 @@ def _unit(values: Tensor, dtype: object) -> Tensor:
 def _finish(sums: Sums, models: Sequence[str], /) -> Iterable[Finding]:
     count = float(sums["count"])
     for index, model in enumerate(models):
-        moved = float(sums["changed"][index])
+        moved, near = sums["counts"][index].tolist()
         if count:
             yield "changed", (model,), moved / count
         if moved:
-            yield "one_ulp", (model,), float(sums["one_ulp"][index]) / moved
+            yield "one_ulp", (model,), near / moved
 
 
-@diagnostic(name="changed", version="2", finish=_finish, totals=(steps,))
+@diagnostic(name="changed", version="2", finish=_finish, totals=(changes,))
 def changed(t: TensorView, /) -> Sums:
     """The fraction of weights that differ from the base at all, and how much of that is rounding.
 
@@ -102,4 +82,4 @@ def changed(t: TensorView, /) -> Sums:
     A bfloat16 checkpoint keeps 8 bits, so that a training step is often rounded away, or up to one unit. Where most
     changes are one unit, the other figures measure rounding, and the report says so.
     """
-    return {"count": number(t.count), **t.total(steps)}
+    return {"count": number(t.count), **t.total(changes)}
