@@ -102,6 +102,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--workers", type=_at_least_one, metavar="N", help="processes (default: one for each CPU)")
     score.add_argument("--sanitize", action="store_true", help="take the program out of solutions and completions")
+    look = add("diagnose", _diagnose, "say what the weights of models tell, without a recipe", js=True)
+    look.add_argument("base", metavar="BASE", help="the model that the others were trained from: a directory, hf:…")
+    look.add_argument("experts", nargs="+", metavar="EXPERT", help="models that were trained from it, or merged")
+    look.add_argument(
+        "--out", type=Path, metavar="DIR", help="write the curves over the layers (SVG), all numbers (CSV)"
+    )
+    look.add_argument(
+        "-d",
+        "--diagnostic",
+        action="append",
+        metavar="USE",
+        help="such as l2 or 'spectrum: {rank: 32}'; may be given again (default: l2, correlation, changed, conflict)",
+    )
+    look.add_argument(
+        "--same-task",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="EXPERT",
+        help="experts that are runs of one task with different seeds: what their correlation is, others compare with",
+    )
     for one in (run, score):
         one.add_argument(
             "--require-isolation",
@@ -372,6 +393,28 @@ def _score(arguments: argparse.Namespace) -> int:
             raise
         print(f"warning: {error}", file=sys.stderr)
     print(json.dumps(scored.summary) if arguments.json else "\n".join(scored.lines))
+    return 0
+
+
+def _diagnose(arguments: argparse.Namespace) -> int:
+    from . import diagnosis
+    from .registry import Registry
+
+    registry = Registry(arguments.plugins)
+    say = _counter("percent of the weights read")
+    wanted = arguments.diagnostic or [*diagnosis.USUAL, *(["null"] if arguments.same_task else [])]
+    found = diagnosis.diagnose(
+        arguments.base,
+        arguments.experts,
+        [_use(registry, "diagnostic", text) for text in wanted],
+        same_task=arguments.same_task,
+        place=registry.place,
+        progress=lambda done, total: say(100 * done // total, 100),
+    )
+    print(json.dumps(found.plain) if arguments.json else "\n".join(diagnosis.table(found)))
+    if arguments.out:
+        for path in diagnosis.write_figures(found, arguments.out):
+            print(path, file=sys.stderr)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import gate, results
+from . import checkpoint, gate, results
 from .errors import MixmergeError
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
@@ -164,7 +164,7 @@ def _notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     for name, step_id in manifest["datasets"].items():
         if record := store.record(step_id):
             notes += [f"{name}: {note}" for note in record.outcome["notes"]]
-    return notes + gate.notes(manifest, store)
+    return notes + gate.notes(manifest, store) + checkpoint.notes(_measurements(manifest, store))
 
 
 def read_advice(step: Step, store: Store) -> Advice:

@@ -24,6 +24,7 @@ ORDER = [
     "gate",
     "collect",
     "work",
+    "diagnosis",
     "run",
     "display",
     "scoring",

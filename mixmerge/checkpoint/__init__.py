@@ -6,12 +6,14 @@ pour                          into a loaded model, in place
 write, write_many, digest     to a directory, whole or not at all
 as_directory                  a directory for who reads only those; a merge is written for the time being
 measure                       all diagnostics in one pass, over a TensorView of each tensor and its TensorParts
+notes                         what a reader of the measurements must know
 layer_of, type_of             "layer 3", "embeddings", "head", "norm", "other"; "self_attn.q_proj"
 """
 
 from .layout import Layout, TensorInfo, check_aligned, inspect
 from .measure import Observer, measure
 from .names import layer_of, type_of
+from .notes import notes
 from .pour import pour
 from .stream import merged, stacks, tensors
 from .view import TensorPart, TensorView
@@ -30,6 +32,7 @@ __all__ = [
     "layer_of",
     "measure",
     "merged",
+    "notes",
     "pour",
     "stacks",
     "tensors",

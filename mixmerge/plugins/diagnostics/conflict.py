@@ -34,9 +34,15 @@ def clashes(part: TensorPart, sets: tuple[tuple[int, ...], ...], threshold: floa
     """(sets, 5) under "sets": for every set of models, what `_FIGURES` says, summed over the weights."""
     import numpy
 
-    from .kernels import clash
+    from .kernels import clash, clash_of_two
 
-    found = [clash(part.rows, numpy.array(members), threshold) for members in sets]
+    rows = part.rows
+    found = [
+        clash_of_two(rows[members[0]], rows[members[1]], threshold)
+        if len(members) == 2
+        else clash(rows, numpy.array(members), threshold)
+        for members in sets
+    ]
     return {"sets": numpy.array(found, dtype=float).reshape(-1, len(_FIGURES))}
 
 

@@ -63,6 +63,24 @@ def steps(old: NDArray[Any], new: NDArray[Any], magnitude: int) -> tuple[int, in
 
 
 @compiled
+def clash_of_two(
+    one: NDArray[np.float64], other: NDArray[np.float64], threshold: float
+) -> tuple[float, float, int, int, int]:
+    """As `clash` for two rows, many times as fast."""
+    opposed, mass, alone, several, none = 0.0, 0.0, 0, 0, 0
+    for i in range(len(one)):
+        first, second = abs(one[i]), abs(other[i])
+        size = first + second
+        mass += size
+        opposed += 0.5 * (size - abs(one[i] + other[i]))
+        needed = np.int64(first >= threshold * second) + np.int64(second >= threshold * first)
+        alone += (size > 0) & (needed == 1)
+        several += (size > 0) & (needed == 2)
+        none += (size > 0) & (needed == 0)
+    return opposed, mass, alone, several, none
+
+
+@compiled
 def clash(
     deltas: NDArray[np.float64], members: NDArray[np.int64], threshold: float
 ) -> tuple[float, float, int, int, int]:
