@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import CheckpointError
 from ..types import Checkpoint, TensorStack
 from .slabs import SLAB, Source
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
@@ -77,6 +76,8 @@ class TensorPart:
 
     @cached_property
     def _subtracted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        import numpy as np
+
         from .kernels import subtract
 
         length = len(self.raw[0])
@@ -159,6 +160,7 @@ class TensorView:
     @cached_property
     def peaks(self) -> Tensor:
         """float64 (models,): the largest absolute delta in the whole tensor, 0 in an empty one."""
+        import numpy as np
         import torch
 
         from .kernels import largest
@@ -323,6 +325,8 @@ class _Memory:
 
 
 def _memory(models: int, length: int) -> _Memory:
+    import numpy as np
+
     kept: dict[Any, _Memory] = _local.__dict__.setdefault("memory", {})
     key = (models, length, getattr(_local, "aside", ""))
     if key not in kept:
