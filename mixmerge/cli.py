@@ -199,7 +199,7 @@ def _use(registry: Registry, kind: str, text: str) -> Use:
     """`name` or `name: {parameter: value}` as it stands on a command line."""
     import yaml
 
-    from .reading import Use
+    from .reading import Use, name_and_parameters
 
     option = f"--{kind}"
     try:
@@ -208,11 +208,13 @@ def _use(registry: Registry, kind: str, text: str) -> Use:
         raise RecipeError(
             [Problem(option, f"{text!r} is no YAML", f"such as '{kind}: {{parameter: value}}'")]
         ) from None
-    name, given = (value, {}) if isinstance(value, str) else next(iter(value.items()))
+    name, given = name_and_parameters(text.strip() if value is None else value)
+    if name is None:
+        raise RecipeError([Problem(option, f"{text!r} is no {kind}", "write name or 'name: {parameter: value}'")])
     component = registry.get(kind, name)
-    if problems := component.problems(given or {}):
+    if problems := component.problems(given):
         raise RecipeError([Problem(option, what, hint) for _, what, hint in problems])
-    return Use(component, component.complete(given or {}))
+    return Use(component, component.complete(given))
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ Finding = tuple[str, tuple[str, ...], float]
 """(metric, the model or pair of models it is about, value)."""
 
 _AHEAD_BYTES = 900 << 20  # stored weights in memory at a time, of all tensors that are worked on
+_EXPECTED_BYTES = 500 << 20  # what the disk fetches meanwhile; in the system's cache, not in this process
 _INLINE = 1 << 18  # weights; smaller tensors are not worth a thread
 _KINDS = ("embeddings", "norm", "head", "other", "layers", "all")
 
@@ -107,7 +108,7 @@ def _observed(
 
     with Files() as files, _threads() as pool:
         try:
-            for view in _views(base, layout, models, files, seed):
+            for view in _expected(_views(base, layout, models, files, seed)):
                 while waiting and sum(cost for _, cost, _ in waiting) + view.cost > _AHEAD_BYTES:
                     yield first()
                 waiting.append((view.name, view.cost, _start(pool, partial(_observe, view, observers), view)))
@@ -116,6 +117,17 @@ def _observed(
         finally:
             for _, _, future in waiting:
                 future.cancel()
+
+
+def _expected(views: Iterable[TensorView]) -> Iterator[TensorView]:
+    """The same views, each told to the disk some hundred megabytes before it is worked on."""
+    ahead: deque[TensorView] = deque()
+    for view in views:
+        view.expect()
+        ahead.append(view)
+        while sum(one.cost for one in ahead) > _EXPECTED_BYTES:
+            yield ahead.popleft()
+    yield from ahead
 
 
 def _observe(view: TensorView, observers: Sequence[Observer]) -> Found:

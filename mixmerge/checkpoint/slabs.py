@@ -19,10 +19,11 @@ SLAB = 1 << 22  # weights of each model that are read at a time: long reads, sma
 
 class Source(Protocol):
     """One tensor of one model, to be read in runs of weights, flat and in the dtype it has. What `read` gives may be
-    handed back with `release` when it is no longer used."""
+    handed back with `release` when it is no longer used; `expect` says that it will be read soon."""
 
     itemsize: int
 
+    def expect(self) -> None: ...
     def read(self, start: int, stop: int) -> Tensor: ...
     def release(self, tensor: Tensor) -> None: ...
 
@@ -75,6 +76,11 @@ class _Stored:
         self._dtype = torch_dtype(info.dtype)
         self.itemsize = self._dtype.itemsize
 
+    def expect(self) -> None:
+        if hasattr(os, "posix_fadvise"):
+            file = self._files.file(self._info.file)
+            os.posix_fadvise(file, self._info.offset, self._info.bytes, os.POSIX_FADV_WILLNEED)
+
     def read(self, start: int, stop: int) -> Tensor:
         size = (stop - start) * self.itemsize
         # The last slab of a tensor takes the memory of a whole one: those are there already.
@@ -104,6 +110,9 @@ class InMemory:
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor.detach().reshape(-1)
         self.itemsize = tensor.element_size()
+
+    def expect(self) -> None:
+        pass
 
     def read(self, start: int, stop: int) -> Tensor:
         return self._tensor[start:stop]

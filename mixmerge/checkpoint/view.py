@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PluginError
 from ..types import Checkpoint, TensorStack
+from .scratch import Slab, space
 from .slabs import SLAB, Source
 
 if TYPE_CHECKING:
@@ -26,10 +25,6 @@ Statistic = Callable[["TensorPart"], Mapping[str, Any]]
 """Statistics of a part that add up over the parts of a tensor: numbers, NumPy arrays or tensors of float64. Defined
 once, in a module, so that two diagnostics that ask for it share it; or a `functools.partial` of such a function."""
 
-_KEPT = 8  # small tensors have lengths of their own, whose memory is not kept for ever
-
-_local = threading.local()
-
 
 class TensorPart:
     """Some consecutive weights of a tensor, flat. Good for as long as a statistic of it is computed: its memory is
@@ -41,10 +36,10 @@ class TensorPart:
            for the bits of bfloat16); float16 comes as float32
     """
 
-    def __init__(self, view: TensorView, start: int, slab: _Slab, here: slice, memory: _Memory) -> None:
+    def __init__(self, view: TensorView, start: int, slab: Slab, here: slice, room: NDArray[np.float64]) -> None:
         self.view, self.start = view, start
         self.raw = tuple(array[here] for array in slab.arrays)
-        self._slab, self._here, self._memory = slab, here, memory
+        self._slab, self._here, self._room = slab, here, room
         self._memo: dict[Any, Mapping[str, Any]] = {}
 
     @property
@@ -80,8 +75,7 @@ class TensorPart:
 
         from .kernels import subtract
 
-        length = len(self.raw[0])
-        deltas = self._memory.deltas[:, :length]
+        deltas = self._room[:, : len(self.raw[0])]
         sums = [subtract(self.raw[0], one, row) for one, row in zip(self.raw[1:], deltas, strict=True)]
         return deltas, np.array(sums, dtype=np.float64)
 
@@ -121,9 +115,9 @@ class TensorView:
         self._labels = (base.name, *(model.name for model in others))
         self._sources = sources
         self._count = math.prod(shape)
-        self._held: dict[int, _Slab] = {}
+        self._held: dict[int, Slab] = {}
         self._totals: dict[Any, dict[str, Tensor]] = {}
-        self._finite = False
+        self._finite = self._walking = False
 
     @property
     def count(self) -> float:
@@ -135,6 +129,11 @@ class TensorView:
         """Bytes that the stored tensors take in memory, about."""
         width = sum(source.itemsize for source in self._sources)
         return width * (self._count if self._holds else min(self._count, SLAB))
+
+    def expect(self) -> None:
+        """Let the disk fetch what will be read soon."""
+        for source in self._sources:
+            source.expect()
 
     def total(self, statistic: Statistic) -> Mapping[str, Tensor]:
         """The sum of `statistic(part)` over all parts of this tensor, key by key; computed once whoever asks.
@@ -149,12 +148,15 @@ class TensorView:
         missing = list({key: one for one in statistics if (key := identity(one)) not in self._totals}.values())
         if not missing:
             return
+        if self._walking:
+            raise PluginError(f"a statistic of a part of {self.name} asks for a total", hint="ask in `observe`")
         totals: dict[Any, dict[str, Any]] = {identity(one): {} for one in missing}
+        self._walking = True  # the parts share their memory
         for part in self._parts():
             self._require_finite(part)
             for statistic, total in zip(missing, totals.values(), strict=True):
                 add(total, part.once(statistic))
-        self._finite = True
+        self._finite, self._walking = True, False
         self._totals |= {key: {name: _tensor(sum_) for name, sum_ in total.items()} for key, total in totals.items()}
 
     @cached_property
@@ -166,10 +168,8 @@ class TensorView:
         from .kernels import largest
 
         peaks = np.zeros(len(self.models))
-        # In memory of its own: a statistic that asks is in the middle of a part.
-        with _aside("peaks"):
-            for part in self._parts():
-                peaks = np.maximum(peaks, [largest(part.raw[0], one) for one in part.raw[1:]])
+        for part in self._parts():
+            peaks = np.maximum(peaks, [largest(part.raw[0], one) for one in part.raw[1:]])
         return torch.from_numpy(peaks)
 
     def rows(self, weights: int = 1 << 20) -> Iterator[Tensor]:
@@ -238,18 +238,18 @@ class TensorView:
         return self._count * sum(source.itemsize for source in self._sources) <= HELD_BYTES
 
     def _parts(self) -> Iterator[TensorPart]:
-        memory = _memory(len(self.models), min(PART, self._count))
+        room = space(len(self.models), min(PART, self._count))
         for start, slab in self._slabs():
             length = len(slab.tensors[0])
             for first in range(0, max(1, length), PART):
-                yield TensorPart(self, start + first, slab, slice(first, first + PART), memory)
+                yield TensorPart(self, start + first, slab, slice(first, first + PART), room)
 
-    def _slabs(self) -> Iterator[tuple[int, _Slab]]:
+    def _slabs(self) -> Iterator[tuple[int, Slab]]:
         for start in range(0, max(1, self._count), SLAB):
             slab = self._held.get(start)
             if slab is None:
                 stop = min(start + SLAB, self._count)
-                slab = _Slab([source.read(start, stop) for source in self._sources])
+                slab = Slab([source.read(start, stop) for source in self._sources])
                 if self._holds:
                     self._held[start] = slab
             yield start, slab
@@ -263,7 +263,7 @@ class TensorView:
         self._held.clear()
         self.__dict__.pop("stack", None)
 
-    def _release(self, slab: _Slab) -> None:
+    def _release(self, slab: Slab) -> None:
         for source, tensor in zip(self._sources, slab.tensors, strict=True):
             source.release(tensor)
 
@@ -296,58 +296,6 @@ def add(total: dict[str, Any], statistics: Mapping[str, Any]) -> None:
     """Add statistics to a total, key by key."""
     for key, value in statistics.items():
         total[key] = total[key] + value if key in total else value
-
-
-class _Slab:
-    """A run of weights of base and models: as tensors, and as arrays for compiled code."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = tensors
-        self.arrays = [_raw(tensor) for tensor in tensors]
-
-
-def _raw(stored: Tensor) -> NDArray[Any]:
-    import torch
-
-    if stored.dtype == torch.bfloat16:
-        stored = stored.view(torch.uint16)
-    elif stored.dtype == torch.float16:  # compiled code has none of these
-        stored = stored.float()
-    raw: NDArray[Any] = stored.numpy()
-    return raw
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """What a thread uses again and again, since fresh memory would cost more than the arithmetic."""
-
-    deltas: NDArray[np.float64]
-
-
-def _memory(models: int, length: int) -> _Memory:
-    import numpy as np
-
-    kept: dict[Any, _Memory] = _local.__dict__.setdefault("memory", {})
-    key = (models, length, getattr(_local, "aside", ""))
-    if key not in kept:
-        if len(kept) >= _KEPT:
-            kept.clear()
-        kept[key] = _Memory(np.empty((models, length)))
-    return kept[key]
-
-
-class _aside:
-    """Scratch memory under another name for the length of a block."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        self.before = getattr(_local, "aside", "")
-        _local.aside = self.name
-
-    def __exit__(self, *_: object) -> None:
-        _local.aside = self.before
 
 
 def _tensor(value: Any) -> Tensor:
