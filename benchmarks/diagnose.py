@@ -9,6 +9,7 @@ Three checkpoints of DeepSeek-Coder-7B's shape (41 GB) are made below DIR, or a 
 
     time_vs_cat   median over the rounds of command / cat
     pass_vs_cat   the same of the pass over the files alone
+    diagnose_cpu_s  what the command used of all processors together: on a busy machine, what there is to go by
     peak_gib      the largest memory that the command ever had
     authors_way   on 67.8 M parameters: seconds and GiB of doing as the paper's programs do (whole models in float32,
                   layer by layer), and of the command
@@ -56,15 +57,16 @@ def main() -> None:
 
 def compare(models: Sequence[Path], rounds: int) -> dict[str, object]:
     files = sorted(str(file) for model in models for file in model.glob("*.safetensors"))
-    cats, commands, passes, peaks = [], [], [], []
+    cats, commands, passes, peaks, cpus = [], [], [], [], []
     for number in range(rounds):
         evict(files)
         start = time.monotonic()
         subprocess.run(["cat", *files], stdout=subprocess.DEVNULL, check=True)
         cats.append(time.monotonic() - start)
         evict(files)
-        seconds, peak, output = run(command(models))
+        seconds, peak, output, cpu = run(command(models))
         commands.append(seconds)
+        cpus.append(cpu)
         peaks.append(peak)
         passes.append(json.loads(output)["seconds"])
         print(f"round {number + 1}: cat {cats[-1]:.1f} s, diagnose {seconds:.1f} s, {peak:.2f} GiB", file=sys.stderr)
@@ -75,6 +77,7 @@ def compare(models: Sequence[Path], rounds: int) -> dict[str, object]:
         "gigabytes": round(sum(Path(file).stat().st_size for file in files) / 1e9, 1),
         "cat_s": [round(value, 1) for value in cats],
         "diagnose_s": [round(value, 1) for value in commands],
+        "diagnose_cpu_s": [round(value, 1) for value in cpus],
         "cpus": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
     }
@@ -89,8 +92,8 @@ def command(models: Sequence[Path]) -> list[str]:
     return [sys.executable, "-m", "mixmerge", "diagnose", *map(str, models), *wanted, "--json"]
 
 
-def run(words: Sequence[str]) -> tuple[float, float, str]:
-    """(seconds, peak GiB, output) of a command."""
+def run(words: Sequence[str]) -> tuple[float, float, str, float]:
+    """(seconds, peak GiB, output, seconds of CPU) of a command."""
     with tempfile.TemporaryFile("w+") as output:
         start = time.monotonic()
         process = subprocess.Popen(words, stdout=output, stderr=subprocess.DEVNULL)
@@ -100,7 +103,7 @@ def run(words: Sequence[str]) -> tuple[float, float, str]:
         if process.returncode:
             raise SystemExit(f"{' '.join(words)}: exit status {process.returncode}")
         output.seek(0)
-        return seconds, peak_gib(used), output.read()
+        return seconds, peak_gib(used), output.read(), used.ru_utime + used.ru_stime
 
 
 def peak_gib(used: resource.struct_rusage) -> float:

@@ -44,13 +44,18 @@ overload(as_float)(_as_float)
 
 
 @compiled
-def subtract(base: Raw, model: Raw, out: NDArray[np.float64]) -> float:
-    """out = model - base in float64; returns its sum."""
+def subtract(base: Raw, model: Raw, out: NDArray[np.float64]) -> None:
+    """out = model - base in float64."""
+    for i in range(len(base)):
+        out[i] = as_float(model[i]) - as_float(base[i])
+
+
+@compiled
+def summed(base: Raw, model: Raw) -> float:
+    """The sum of model - base, in float64."""
     total = 0.0
     for i in range(len(base)):
-        delta = as_float(model[i]) - as_float(base[i])
-        out[i] = delta
-        total += delta
+        total += as_float(model[i]) - as_float(base[i])
     return total
 
 

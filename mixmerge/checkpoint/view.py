@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-PART = 1 << 17  # weights; their float64 values for a few models stay near the processor
+PART = 1 << 20  # weights: threads hand over to each other between parts, which costs where parts are small
 HELD_BYTES = 320 << 20  # a tensor of all models up to this size is read once, a larger one in every pass over it
 
 Statistic = Callable[["TensorPart"], Mapping[str, Any]]
@@ -59,25 +59,24 @@ class TensorPart:
 
         return torch.from_numpy(self.rows)
 
-    @property
+    @cached_property
     def rows(self) -> NDArray[np.float64]:
         """`deltas` as NumPy has them; the same memory."""
-        return self._subtracted[0]
-
-    @property
-    def sums(self) -> NDArray[np.float64]:
-        """float64 (models,): the sum of every model's deltas."""
-        return self._subtracted[1]
-
-    @cached_property
-    def _subtracted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        import numpy as np
-
         from .kernels import subtract
 
         deltas = self._room[:, : len(self.raw[0])]
-        sums = [subtract(self.raw[0], one, row) for one, row in zip(self.raw[1:], deltas, strict=True)]
-        return deltas, np.array(sums, dtype=np.float64)
+        for one, row in zip(self.raw[1:], deltas, strict=True):
+            subtract(self.raw[0], one, row)
+        return deltas
+
+    @cached_property
+    def sums(self) -> NDArray[np.float64]:
+        """float64 (models,): the sum of every model's deltas."""
+        import numpy as np
+
+        from .kernels import summed
+
+        return np.array([summed(self.raw[0], one) for one in self.raw[1:]], dtype=np.float64)
 
     def once(self, statistic: Statistic) -> Mapping[str, Any]:
         """`statistic(self)`, computed once whoever asks."""

@@ -36,11 +36,11 @@ def clashes(part: TensorPart, sets: tuple[tuple[int, ...], ...], threshold: floa
 
     from .kernels import clash, clash_of_two
 
-    rows = part.rows
+    base, *models = part.raw
     found = [
-        clash_of_two(rows[members[0]], rows[members[1]], threshold)
+        clash_of_two(base, models[members[0]], models[members[1]], threshold)
         if len(members) == 2
-        else clash(rows, numpy.array(members), threshold)
+        else clash(part.rows, numpy.array(members), threshold)
         for members in sets
     ]
     return {"sets": numpy.array(found, dtype=float).reshape(-1, len(_FIGURES))}

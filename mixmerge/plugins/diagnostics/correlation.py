@@ -28,13 +28,15 @@ def moves(part: TensorPart) -> Mapping[str, Any]:
 
     from .kernels import alone, together
 
-    rows, bounds = part.rows, (_PLOTTED * part.view.peaks).tolist()
-    products, kept, agree, oppose = numpy.zeros((4, len(rows), len(rows)))
-    plotted = numpy.zeros(len(rows))
-    for i, row in enumerate(rows):
-        products[i, i], plotted[i], kept[i, i] = alone(row, bounds[i])
-    for i, j in combinations(range(len(rows)), 2):
-        products[i, j], kept[i, j], agree[i, j], oppose[i, j] = together(rows[i], rows[j], bounds[i], bounds[j])
+    base, *models = part.raw
+    bounds = (_PLOTTED * part.view.peaks).tolist()
+    products, kept, agree, oppose = numpy.zeros((4, len(models), len(models)))
+    plotted = numpy.zeros(len(models))
+    for i, model in enumerate(models):
+        products[i, i], plotted[i], kept[i, i] = alone(base, model, bounds[i])
+    for i, j in combinations(range(len(models)), 2):
+        pair = together(base, models[i], models[j], bounds[i], bounds[j])
+        products[i, j], kept[i, j], agree[i, j], oppose[i, j] = pair
     found = {"sums": part.sums, "products": products, "plotted_sums": plotted, "plotted_products": kept}
     return found | {"agree": agree, "both": agree + oppose}
 

@@ -14,9 +14,10 @@ def squares(part: TensorPart) -> Mapping[str, Any]:
     """Sums of squares: base (), and deltas (models,)."""
     import numpy
 
-    from .kernels import square
+    from .kernels import moved, square
 
-    return {"base": square(part.raw[0]), "deltas": numpy.array([square(delta) for delta in part.rows])}
+    base, *models = part.raw
+    return {"base": square(base), "deltas": numpy.array([moved(base, model) for model in models])}
 
 
 def _finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint] = ()) -> Iterable[Finding]:

@@ -21,30 +21,41 @@ def square(values: Raw) -> float:
 
 
 @compiled
-def alone(delta: NDArray[np.float64], bound: float) -> tuple[float, float, float]:
-    """Sum of squares; sum, and sum of squares, of what is at least `bound` in size."""
+def moved(base: Raw, model: Raw) -> float:
+    """The sum of the squares of model - base."""
+    total = 0.0
+    for i in range(len(base)):
+        delta = as_float(model[i]) - as_float(base[i])
+        total += delta * delta
+    return total
+
+
+@compiled
+def alone(base: Raw, model: Raw, bound: float) -> tuple[float, float, float]:
+    """Of model - base, sum of squares; sum, and sum of squares, of what is at least `bound` in size."""
     squares, kept, kept_squares = 0.0, 0.0, 0.0
-    for i in range(len(delta)):
-        value = delta[i]
-        squares += value * value
-        value = value if abs(value) >= bound else 0.0
-        kept += value
-        kept_squares += value * value
+    for i in range(len(base)):
+        delta = as_float(model[i]) - as_float(base[i])
+        squares += delta * delta
+        delta = delta if abs(delta) >= bound else 0.0
+        kept += delta
+        kept_squares += delta * delta
     return squares, kept, kept_squares
 
 
 @compiled
-def together(
-    one: NDArray[np.float64], other: NDArray[np.float64], bound: float, other_bound: float
-) -> tuple[float, float, int, int]:
-    """Sum of products; the same of what is at least the bounds in size; counts of products over and under zero."""
+def together(base: Raw, one: Raw, other: Raw, bound: float, other_bound: float) -> tuple[float, float, int, int]:
+    """Of one - base and other - base, sum of products; the same of what is at least the bounds in size; counts of
+    products over and under zero."""
     products, kept, agree, oppose = 0.0, 0.0, 0, 0
-    for i in range(len(one)):
-        product = one[i] * other[i]
+    for i in range(len(base)):
+        origin = as_float(base[i])
+        first, second = as_float(one[i]) - origin, as_float(other[i]) - origin
+        product = first * second
         products += product
         agree += product > 0
         oppose += product < 0
-        kept += product if (abs(one[i]) >= bound) & (abs(other[i]) >= other_bound) else 0.0
+        kept += product if (abs(first) >= bound) & (abs(second) >= other_bound) else 0.0
     return products, kept, agree, oppose
 
 
@@ -63,16 +74,17 @@ def steps(old: NDArray[Any], new: NDArray[Any], magnitude: int) -> tuple[int, in
 
 
 @compiled
-def clash_of_two(
-    one: NDArray[np.float64], other: NDArray[np.float64], threshold: float
-) -> tuple[float, float, int, int, int]:
-    """As `clash` for two rows, many times as fast."""
+def clash_of_two(base: Raw, one: Raw, other: Raw, threshold: float) -> tuple[float, float, int, int, int]:
+    """As `clash` for two models, many times as fast."""
     opposed, mass, alone, several, none = 0.0, 0.0, 0, 0, 0
-    for i in range(len(one)):
-        first, second = abs(one[i]), abs(other[i])
+    for i in range(len(base)):
+        origin = as_float(base[i])
+        first, second = as_float(one[i]) - origin, as_float(other[i]) - origin
+        total = abs(first + second)
+        first, second = abs(first), abs(second)
         size = first + second
         mass += size
-        opposed += 0.5 * (size - abs(one[i] + other[i]))
+        opposed += 0.5 * (size - total)
         needed = np.int64(first >= threshold * second) + np.int64(second >= threshold * first)
         alone += (size > 0) & (needed == 1)
         several += (size > 0) & (needed == 2)
