@@ -1,16 +1,25 @@
-"""Synthetic checkpoints for benchmarks/sweep.py: a base and experts near it, bfloat16, in the shapes of a Llama."""
+"""Synthetic checkpoints for the other benchmarks: a base and experts near it, in the shapes of a Llama, in shards.
+
+    python benchmarks/checkpoints.py OUT [--shape seven|grid|quick] [--experts 2] [--dtype bfloat16 [float16 …]]
+
+OUT/base, OUT/expert1, … appear; what is whole already stays. `seven` takes 13.8 GB for each model.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
-from safetensors.torch import save_file
 
 SHARD_BYTES = 5_000_000_000
+_POOL = 1 << 24  # random numbers are drawn once, and every tensor takes them from another place on
+_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
 
 @dataclass(frozen=True)
@@ -62,57 +71,94 @@ class Shape:
 GRID = Shape(hidden=512, inner=1408, layers=16, vocabulary=32_000)  # 67.8 M parameters
 QUICK = Shape(hidden=64, inner=176, layers=2, vocabulary=2_000)
 SEVEN = Shape(hidden=4096, inner=11_008, layers=30, vocabulary=102_400, tied=False)  # 6.9 G, DeepSeek-Coder-7B's
+SHAPES = {"seven": SEVEN, "grid": GRID, "quick": QUICK}
 
 
-def make(folder: Path, shape: Shape, experts: int = 2, shard_bytes: int = SHARD_BYTES) -> list[Path]:
-    """Write a base and its experts below `folder`; returns their directories, the base first.
+def make(
+    folder: Path,
+    shape: Shape,
+    experts: int = 2,
+    shard_bytes: int = SHARD_BYTES,
+    dtypes: Sequence[torch.dtype] = (torch.bfloat16,),
+) -> list[Path]:
+    """Write a base and its experts below `folder`, where they are not there yet; returns their directories, the base
+    first. `dtypes`: one for all, or one for each. Needs some 300 MB of memory whatever the shape.
 
-    Weights have the size of real ones: 0.02, and changes of 0.001. They are cut out of one pool of random numbers at
-    another place for every tensor, because drawing 20 G numbers takes longer than any merge.
+    Weights have the size of real ones: 0.02, and changes of 0.0007, half of whose variance the experts share.
     """
-    draw = torch.Generator().manual_seed(0)
-    pool = torch.randn(min(1 << 25, 2 * shape.parameters) + 12_345, generator=draw)
+    draw = torch.Generator().manual_seed(2025)
+    pool, shared = (torch.randn(_POOL, generator=draw) for _ in range(2))
     found = []
     for number in range(experts + 1):
-        path = folder / ("base" if not number else f"expert{number}")
-        path.mkdir(parents=True)
-        (path / "config.json").write_text(json.dumps(shape.config()))
-        _write(path, shape, pool, number, shard_bytes)
+        own = torch.randn(_POOL, generator=draw) if number else pool
+        path = folder / (f"expert{number}" if number else "base")
         found.append(path)
+        if (path / "config.json").exists():
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        dtype = dtypes[number % len(dtypes)]
+        change = 0.0005 * (shared + own) if number else torch.zeros(_POOL)
+        _write(path, shape, ((0.02 * pool + change).to(dtype), (1 + change).to(dtype)), shard_bytes)
+        (path / "config.json").write_text(json.dumps(shape.config()))  # last: it says that the rest is there
     return found
 
 
-def _write(path: Path, shape: Shape, pool: torch.Tensor, number: int, shard_bytes: int) -> None:
-    shard: dict[str, torch.Tensor] = {}
-    weight_map: dict[str, str] = {}
-    size = 0
-
-    def flush() -> None:
-        nonlocal shard, size
-        name = f"model-{len(set(weight_map.values())) + 1:05d}.safetensors"
-        save_file(shard, path / name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(shard, name))
-        shard, size = {}, 0
-
-    for place, (name, wanted) in enumerate(shape.tensors()):
-        count = torch.Size(wanted).numel()
-        weights = 0.02 * _cut(pool, 7919 * place, count)
-        if number:
-            weights += 0.001 * _cut(pool, 7919 * place + 104_729 * number, count)
-        shard[name] = weights.to(torch.bfloat16).reshape(wanted)
-        size += 2 * count
-        if size > shard_bytes:
-            flush()
-    if shard:
-        flush()
+def _write(path: Path, shape: Shape, pools: tuple[torch.Tensor, torch.Tensor], shard_bytes: int) -> None:
+    """Straight from the pools, of matrices and of vectors, into the files."""
+    width = pools[0].dtype.itemsize
+    shards: list[dict[str, int]] = [{}]  # name to bytes
+    for name, wanted in shape.tensors():
+        size = torch.Size(wanted).numel() * width
+        if shards[-1] and sum(shards[-1].values()) + size > shard_bytes:
+            shards.append({})
+        shards[-1][name] = size
+    shapes = dict(shape.tensors())
+    offset, weight_map = 0, {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        with (path / file).open("wb") as stream:
+            stream.write(_header(shard, shapes, _NAMES[pools[0].dtype]))
+            for name, size in shard.items():
+                offset += 7919 * width  # a prime: no two tensors begin at the same place
+                pool = pools[len(shapes[name]) == 1]
+                _copy(stream, pool.view(torch.uint8).numpy().data, offset, size)
+        weight_map.update(dict.fromkeys(shard, file))
     (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def _cut(pool: torch.Tensor, start: int, count: int) -> torch.Tensor:
-    found = torch.empty(count)
-    done, at = 0, start % len(pool)
-    while done < count:
-        step = min(count - done, len(pool) - at)
-        found[done : done + step] = pool[at : at + step]
-        done, at = done + step, 0
-    return found
+def _header(shard: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], dtype: str) -> bytes:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, size in shard.items():
+        header[name] = {"dtype": dtype, "shape": list(shapes[name]), "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _copy(stream: IO[bytes], pool: memoryview, offset: int, size: int) -> None:
+    """`size` bytes of the pool from `offset` on, round and round."""
+    while size:
+        begin = offset % len(pool)
+        piece = pool[begin : begin + min(size, len(pool) - begin)]
+        stream.write(piece)
+        offset, size = offset + len(piece), size - len(piece)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--shape", choices=SHAPES, default="seven")
+    parser.add_argument("--experts", type=int, default=2)
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16"], help="one for all, or one for each model")
+    given = parser.parse_args()
+    shape = SHAPES[given.shape]
+    print(f"{shape.parameters / 1e9:.2f} billion parameters each")
+    for path in make(given.out, shape, given.experts, dtypes=[getattr(torch, name) for name in given.dtype]):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """mixmerge: should several tasks be learnt from one data mixture, or merged from one expert each?"""
 
-from .checkpoint import tensors
+from .checkpoint import TensorPart, TensorView, tensors
 from .components import (
     Component,
     advisor,
@@ -45,6 +45,7 @@ from .types import (
     Score,
     Step,
     TensorStack,
+    Training,
     Trial,
     Written,
 )
@@ -78,7 +79,10 @@ __all__ = [
     "Step",
     "StepError",
     "StoreError",
+    "TensorPart",
     "TensorStack",
+    "TensorView",
+    "Training",
     "Trial",
     "Written",
     "advisor",

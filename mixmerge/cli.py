@@ -158,6 +158,27 @@ def _parser() -> _Parser:
         action="store_true",
         help="score only the program in a solution or completion, or the summary in an output, not the talk around it",
     )
+    look = add("diagnose", _diagnose, "say what the weights of models tell, without a recipe", js=True)
+    look.add_argument("base", metavar="BASE", help="the model that the others were trained from: a directory, hf:…")
+    look.add_argument("experts", nargs="+", metavar="EXPERT", help="models that were trained from it, or merged")
+    look.add_argument(
+        "--out", type=Path, metavar="DIR", help="write the curves over the layers (SVG), all numbers (CSV)"
+    )
+    look.add_argument(
+        "-d",
+        "--diagnostic",
+        action="append",
+        metavar="USE",
+        help="such as l2 or 'spectrum: {rank: 32}'; may be given again (default: l2, correlation, changed, conflict)",
+    )
+    look.add_argument(
+        "--same-task",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="EXPERT",
+        help="experts that are runs of one task with different seeds: what their correlation is, others compare with",
+    )
     for one in (run, score):
         one.add_argument(
             "--require-isolation",
@@ -237,7 +258,7 @@ def _use(registry: Registry, kind: str, text: str) -> Use:
     """`name` or `name: {parameter: value}` as it stands on a command line."""
     import yaml
 
-    from .reading import Use
+    from .reading import Use, name_and_parameters
 
     option = f"--{kind}"
     try:
@@ -246,11 +267,13 @@ def _use(registry: Registry, kind: str, text: str) -> Use:
         raise RecipeError(
             [Problem(option, f"{text!r} is no YAML", f"such as '{kind}: {{parameter: value}}'")]
         ) from None
-    name, given = (value, {}) if isinstance(value, str) else next(iter(value.items()))
+    name, given = name_and_parameters(text.strip() if value is None else value)
+    if name is None:
+        raise RecipeError([Problem(option, f"{text!r} is no {kind}", "write name or 'name: {parameter: value}'")])
     component = registry.get(kind, name)
-    if problems := component.problems(given or {}):
+    if problems := component.problems(given):
         raise RecipeError([Problem(option, what, hint) for _, what, hint in problems])
-    return Use(component, component.complete(given or {}))
+    return Use(component, component.complete(given))
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -487,6 +510,28 @@ def _score(arguments: argparse.Namespace) -> int:
     if writable:
         kept = scoring.write_results(scored, path)
         print(f"results: {path}" + (f" (what was there is now {kept.name})" if kept else ""), file=sys.stderr)
+    return 0
+
+
+def _diagnose(arguments: argparse.Namespace) -> int:
+    from . import diagnosis
+    from .registry import Registry
+
+    registry = Registry(arguments.plugins)
+    say = _counter("percent of the weights read")
+    wanted = arguments.diagnostic or [*diagnosis.USUAL, *(["null"] if arguments.same_task else [])]
+    found = diagnosis.diagnose(
+        arguments.base,
+        arguments.experts,
+        [_use(registry, "diagnostic", text) for text in wanted],
+        same_task=arguments.same_task,
+        place=registry.place,
+        progress=lambda done, total: say(100 * done // total, 100),
+    )
+    print(json.dumps(found.plain) if arguments.json else "\n".join(diagnosis.table(found)))
+    if arguments.out:
+        for path in diagnosis.write_figures(found, arguments.out):
+            print(path, file=sys.stderr)
     return 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from . import gate, licences, results
+from . import checkpoint, gate, licences, results
 from .errors import MixmergeError
 from .plan import Decision, Plan
 from .store import Store, read_json, versions
@@ -277,7 +277,8 @@ def _notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     for name, step_id in manifest["datasets"].items():
         if record := store.record(step_id):
             notes += [f"{name}: {note}" for note in record.outcome["notes"]]
-    return notes + _remarks(manifest, store) + gate.notes(manifest, store)
+    weights = checkpoint.notes(_measurements(manifest, store))
+    return notes + _remarks(manifest, store) + gate.notes(manifest, store) + weights
 
 
 def _remarks(manifest: Mapping[str, Any], store: Store) -> list[str]:

@@ -56,6 +56,7 @@ class Component:
 
     prepare  mergers: the part that does not look at the weights, a function of its own with its own parameters
     finish   diagnostics: turns the sums of a group of tensors into measurements
+    totals   diagnostics: what the function will ask `t.total` for; one pass over a tensor then serves all diagnostics
     check    given all parameters by keyword, returns what is wrong with their combination, or ""
     pins     evaluators: what each task consists of, for a step's identity; see `hookspecs`
     tasks    evaluators: the tasks that come with it, as (name, one line about it)
@@ -73,6 +74,7 @@ class Component:
     source: str = ""
     prepare: Callable[..., Any] | None = None
     finish: Callable[..., Any] | None = None
+    totals: Sequence[Callable[..., Any]] = ()
     check: Callable[..., str] | None = None
     pins: Callable[..., Mapping[str, str]] | None = None
     tasks: Callable[[], Sequence[tuple[str, str]]] | None = None

@@ -26,9 +26,12 @@ Signatures, by kind (`/` ends the positional part):
                        with `contents=`: contents(tasks, /, *, …) -> Mapping[str, Sequence[Document] | str]: for each
                        task its documents, which training data is compared with, or why they cannot be had; its
                        keyword-only parameters are those of `evaluate` that decide what the tasks hold
-    diagnostic         observe(t: TensorStack, /, *, …) -> Mapping[str, Tensor]
-                       float64 statistics that add up over the tensors of a group; t.deltas has one row per model
-                       with `finish=`: finish(sums, models, /) -> Iterable[(metric, models, value)] for one group
+    diagnostic         observe(t: TensorView, /, *, …) -> Mapping[str, Tensor]
+                       float64 statistics that add up over the tensors of a group; t.deltas has one row per model, as
+                       in a TensorStack, and t.total(statistic) sums up small TensorParts without holding the whole
+                       with `finish=`: finish(sums, models, /) -> Iterable[(metric, models, value)] for one group;
+                       one that takes `about` is given the models themselves, Sequence[Checkpoint]
+                       with `totals=`: the statistics it will ask for, so that all diagnostics share one pass
     strategy           propose(space: Mapping[str, Sequence], trials: Sequence[Trial], seed: int, /, *, …)
                        -> Sequence[Point]; [] = finished; called again with the trials so far
     advisor            advise(results: Results, /, *, …) -> Advice
@@ -78,6 +81,12 @@ def register_evaluators() -> Sequence[Component]:  # type: ignore[empty-body]
 @hookspec
 def register_diagnostics() -> Sequence[Component]:  # type: ignore[empty-body]
     """Figures about the weights; all of a recipe share one pass over the checkpoints."""
+
+
+@hookspec(firstresult=True)
+def place_tensor(name: str) -> str | None:
+    """Where a tensor of an architecture sits that mixmerge does not know, told from its name: "layer 3", "embeddings",
+    "head" or "norm" (the final one). None for any other name: then the next plugin is asked, and mixmerge last."""
 
 
 @hookspec

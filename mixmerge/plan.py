@@ -331,7 +331,18 @@ class _Builder:
             return
         diagnostics = [[use.name, use.component.identity, _plain(use.parameters)] for use in self.recipe.diagnose]
         inputs = {"base": (self.base,), "models": tuple(model.step for model in models)}
-        self.step("diagnose", f"diagnose {what}", content={"diagnostics": diagnostics}, inputs=inputs)
+        told = [{"kind": model.kind, "task": self.task(model)} for model in models]
+        content = {"diagnostics": diagnostics, "models": told}
+        self.step("diagnose", f"diagnose {what}", content=content, inputs=inputs)
+
+    def task(self, model: PlannedModel) -> str:
+        """Equal for trainings that differ in their seed alone; "" for what is not trained here."""
+        if not model.train:
+            return ""
+        train = self.steps[model.train]
+        mixture = self.steps[train.inputs["mixture"][0]]
+        data = [_plain(mixture.content), _plain(mixture.inputs)]
+        return content_id([data, train.component, train.version, train.parameters])
 
     def conclude(self) -> None:
         """Advice and report: functions of everything above, names included."""

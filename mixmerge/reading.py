@@ -82,6 +82,8 @@ class Reader:
 
     def use(self, kind: str, at: At, value: Any, defaults: Any = None) -> Use | None:
         """`name` or `name: {parameter: value}`; `defaults` fills in parameters of the same component."""
+        if value is None and "null" in self.registry.names(kind):
+            value = "null"  # a name, which YAML takes for nothing
         name, given = name_and_parameters(value)
         default_name, default_given = name_and_parameters(defaults)
         if name is None:

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -20,10 +21,13 @@ from typing import Any
 import pluggy
 
 from . import hookspecs
+from .checkpoint import layer_of
 from .components import KINDS, Component
 from .errors import PluginError
 
 _HOOK_OF = {kind: f"register_{kind[:-1]}ies" if kind.endswith("y") else f"register_{kind}s" for kind in KINDS}
+
+_PLACE = re.compile(r"layer \d+|embeddings|head|norm|other")
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
@@ -71,6 +75,16 @@ class Registry:
             hint = f"{meant}{'' if meant.endswith('?') else ';'} one of a plugin of your own needs `-p FILE`"
             raise PluginError(f"no {kind} is called {name!r}", hint=hint) from None
 
+    def place(self, tensor: str) -> str:
+        """Where a tensor sits by its name: what a plugin's `place_tensor` says, else what mixmerge knows itself."""
+        found = self.hooks.place_tensor(name=tensor)
+        if found is not None and not _PLACE.fullmatch(str(found)):
+            raise PluginError(
+                f"a plugin's place_tensor puts {tensor} into {found!r}",
+                hint="allowed: layer N, embeddings, head, norm, other; or None",
+            )
+        return found or layer_of(tensor)
+
     def names(self, kind: str) -> list[str]:
         return sorted(name for of, name in self._components if of == kind)
 
@@ -84,7 +98,7 @@ class Registry:
             self._manager.register(module, name=plugin)
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
-            hooks = [name for name in vars(hookspecs) if name.startswith(("register_", "step_"))]
+            hooks = [name for name in vars(hookspecs) if name.startswith(("register_", "step_", "place_"))]
             wrong = next((name for name in _marked(module) if name not in hooks), "")
             what = f"{wrong!r} is no hook" if wrong else str(error).split("\n", 1)[0]
             raise PluginError(f"plugin {plugin!r}: {what}", hint=suggest(wrong, hooks)) from None

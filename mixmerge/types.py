@@ -86,6 +86,19 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a record says of how a model was trained; None and "" where none does.
+
+    lr     peak learning rate;  steps  of the optimizer
+    task   equal for trainings that differ in their seed alone
+    """
+
+    lr: float | None = None
+    steps: float | None = None
+    task: str = ""
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A model: stored in `path`, or derived from stored ones and written nowhere.
 
@@ -94,6 +107,7 @@ class Checkpoint:
     `mixmerge.tensors(checkpoint)` streams the weights of either. `licence` is that of the model that it is or started
     from, `data` what it was trained on here, itself or through its experts. `reading` is for stored ones: an adapter on
     top, layers in another order.
+    `kind` and `training` are what diagnostics are told.
     """
 
     name: str
@@ -103,6 +117,8 @@ class Checkpoint:
     licence: str = ""
     data: tuple[Dataset, ...] = ()
     reading: Reading | None = None
+    kind: Kind = "model"
+    training: Training = Training()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import inspect
 import json
 import math
 import os
@@ -13,10 +14,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import checkpoint, gate, recorded, results, samples, sources
 from .card import write_card, write_training_card
@@ -25,7 +26,7 @@ from .components import Component
 from .errors import MixmergeError, PluginError, SourceError
 from .registry import Registry
 from .store import Store, write_json
-from .types import Checkpoint, Derivation, Mixture, Record, Step, content_id
+from .types import Checkpoint, Derivation, Kind, Mixture, Record, Step, Training, content_id
 
 Outcome = dict[str, Any]
 
@@ -244,13 +245,16 @@ def _evaluate(job: Job) -> Outcome:
 
 
 def _diagnose(job: Job) -> Outcome:
-    observers = []
-    for name, identity, parameters in job.step.content["diagnostics"]:
-        component = _component(job.registry, "diagnostic", name, identity)
-        assert component.finish is not None
-        observers.append(checkpoint.Observer(name, partial(component.function, **parameters), component.finish))
-    models = [dataclasses.replace(model, name=model.id) for model in job.checkpoints("models")]
-    measured = checkpoint.measure(job.checkpoint("base"), models, observers, job.step.seed)
+    models = [
+        _told(model, told, job)
+        for model, told in zip(job.checkpoints("models"), job.step.content["models"], strict=True)
+    ]
+    observers = [
+        observer(_component(job.registry, "diagnostic", name, identity), parameters, models)
+        for name, identity, parameters in job.step.content["diagnostics"]
+    ]
+    base, place = job.checkpoint("base"), job.registry.place
+    measured = checkpoint.measure(base, models, observers, job.step.seed, place=place)
     write_json(job.out / "measurements.json", [dataclasses.asdict(measurement) for measurement in measured])
     return {"measurements": len(measured)}
 
@@ -274,6 +278,23 @@ def _record(job: Job) -> Outcome:
     }
     names = [one["name"] for one in experiments]
     return {"lines": len(lines), "printed": printed, "experiments": names, "doubts": len(doubts)}
+
+
+def _told(model: Checkpoint, told: Mapping[str, str], job: Job) -> Checkpoint:
+    """Under its id for a name, with what the recipe and the record of its training say of it."""
+    record = job.store.record(model.id)
+    figures = record.outcome.get("figures", {}) if record else {}
+    training = Training(figures.get("lr"), figures.get("steps"), told["task"])
+    return dataclasses.replace(model, name=model.id, kind=cast(Kind, told["kind"]), training=training)
+
+
+def observer(component: Component, parameters: Mapping[str, Any], models: Sequence[Checkpoint]) -> checkpoint.Observer:
+    """A diagnostic ready to look at `models`."""
+    finish = component.finish
+    assert finish is not None
+    if "about" in inspect.signature(finish).parameters:
+        finish = partial(finish, about=models)
+    return checkpoint.Observer(component.name, partial(component.function, **parameters), finish, component.totals)
 
 
 def _advise(job: Job) -> Outcome:

@@ -599,6 +599,7 @@ def test_measure_sums_over_groups_in_one_pass(trio: tuple[Path, ...]) -> None:
     assert seen == sorted([EMBED, NORM, Q, BIAS])
     groups = {"layer 0": [Q], "layer 1": [BIAS], "embeddings": [EMBED], "norm": [NORM]}
     groups |= {"layers": [Q, BIAS], "all": [EMBED, NORM, Q, BIAS]}
+    groups |= {"type self_attn.q_proj": [Q], "type self_attn.q_proj.bias": [BIAS]}
     assert list(dict.fromkeys(one.group for one in found)) == list(groups)
     files = [load_file(path / "model.safetensors") for path in trio]
     for one in found:

@@ -30,6 +30,7 @@ ORDER = [
     "samples",
     "collect",
     "work",
+    "diagnosis",
     "run",
     "versus",
     "display",

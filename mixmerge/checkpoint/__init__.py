@@ -8,15 +8,19 @@ write, write_many, digest     to a directory, whole or not at all
 sweep                         what `write_many` would write, part by part, and nothing is
 as_directory                  a directory for who reads only those; a merge is written for the time being
 tokenizer_vocabulary          the tokens of a directory's tokenizer
-measure                       all diagnostics in one pass
-layer_of                      "layer 3", "embeddings", "head", "norm", "other"
+measure                       all diagnostics in one pass, over a TensorView of each tensor and its TensorParts
+notes                         what a reader of the measurements must know
+layer_of, type_of             "layer 3", "embeddings", "head", "norm", "other"; "self_attn.q_proj"
 """
 
-from .layout import Layout, TensorInfo, check_aligned, inspect, layer_of, tokenizer_vocabulary
+from .layout import Layout, TensorInfo, check_aligned, inspect, tokenizer_vocabulary
 from .measure import Observer, measure
+from .names import layer_of, type_of
+from .notes import notes
 from .parts import HELD_BYTES
 from .pour import pour
 from .stream import merged, names, stacks, tensors
+from .view import TensorPart, TensorView
 from .write import as_directory, digest, plan, sweep, write, write_many
 
 __all__ = [
@@ -24,6 +28,8 @@ __all__ = [
     "Layout",
     "Observer",
     "TensorInfo",
+    "TensorPart",
+    "TensorView",
     "as_directory",
     "check_aligned",
     "digest",
@@ -32,12 +38,14 @@ __all__ = [
     "measure",
     "merged",
     "names",
+    "notes",
     "plan",
     "pour",
     "stacks",
     "sweep",
     "tensors",
     "tokenizer_vocabulary",
+    "type_of",
     "write",
     "write_many",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from .names import LAYER, layer_of
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -63,7 +63,7 @@ class Layout:
     @cached_property
     def layers(self) -> int:
         """How many layers there are, by the tensors' names."""
-        numbers = [int(found[1]) for name in self.tensors if (found := _LAYER.search(name))]
+        numbers = [int(found[1]) for name in self.tensors if (found := LAYER.search(name))]
         return max(numbers, default=-1) + 1
 
     def with_layers(self, layers: tuple[int, ...]) -> Layout:
@@ -73,7 +73,7 @@ class Layout:
             places.setdefault(layer, []).append(place)
         tensors = {}
         for name, info in self.tensors.items():
-            found = _LAYER.search(name)
+            found = LAYER.search(name)
             for place in places.get(int(found[1]), ()) if found else (-1,):
                 new = name if not found else f"{name[: found.start(1)]}{place}{name[found.end(1) :]}"
                 tensors[new] = info
@@ -83,28 +83,6 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         """Tensor names in sorted order, without a head that is tied."""
         return tuple(sorted(name for name in self.tensors if name != self.tied_head))
-
-
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
-_KINDS = (
-    ("head", re.compile(r"(?:^|\.)(?:lm_head|embed_out|output)\.")),
-    (
-        "embeddings",
-        re.compile(r"(?:^|\.)(?:embed_tokens|embed_in|embed_positions|wte|wpe|tok_embeddings|\w*embeddings?)\."),
-    ),
-    ("norm", re.compile(r"(?:^|\.)(?:norm|norm_f|ln_f|final_layer_?norm)\.")),
-)
-
-
-def layer_of(name: str) -> str:
-    """Where a tensor sits: "layer 3", "embeddings", "head", "norm" (the final one) or "other".
-
-    Goes by the names of Llama, Qwen, Mistral and DeepSeek (`model.layers.3.…`), GPT-2 and Falcon (`h.3.…`), GPT-NeoX
-    (`gpt_neox.layers.3.…`), MPT (`blocks.3.…`) and what follows them.
-    """
-    if found := _LAYER.search(name):
-        return f"layer {found[1]}"
-    return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
 
 
 def inspect(path: Path) -> Layout:

@@ -8,7 +8,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ..types import Tokens
-from .layout import Layout, layer_of
+from .layout import Layout
+from .names import layer_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -40,7 +40,7 @@ def toy_train(
         if file.suffix in (".json", ".jinja"):
             shutil.copy(file, out / file.name)
     save_file(moved, out / "model.safetensors", {"format": "pt"})
-    return {"loss": float(sum(weight.square().sum() for weight in moved.values())), "steps": 1.0}
+    return {"loss": float(sum(weight.square().sum() for weight in moved.values())), "steps": 1.0, "lr": step}
 
 
 def pins(tasks: Sequence[str], parameters: Mapping[str, object]) -> Mapping[str, str]:
