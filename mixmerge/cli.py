@@ -278,16 +278,20 @@ def _use(registry: Registry, kind: str, text: str) -> Use:
 
 def _check(arguments: argparse.Namespace) -> int:
     from .plan import build
+    from .sources.columns import NAMES
 
     recipe, _, _ = _load(arguments)
     plan = build(recipe)
     print(f"{arguments.recipe}: good; {len(plan.runnable)} steps, {len(recipe.train)} trainings", end="")
     print(f", {sum(model.kind == 'merge' for model in plan.models)} merges")
     sources = [entry.source for entry in (recipe.base, *recipe.models.values())]
-    if any(source.startswith("hf:") for source in (*sources, *(spec.source for spec in recipe.data.values()))):
+    sources += [spec.source for spec in recipe.data.values()]
+    if any(source.startswith("hf:") or source in NAMES for source in sources):
         print("the hub is asked only when the recipe runs")
-    if recipe.advise and (
-        missing := [kind for kind in ("mixture", "merge") if kind not in {m.kind for m in plan.models}]
+    if (
+        recipe.advise
+        and not recipe.recorded
+        and (missing := [kind for kind in ("mixture", "merge") if kind not in {m.kind for m in plan.models}])
     ):
         hint = "train one, or name one under `models` with kind: mixture" if missing == ["mixture"] else "see `merge`"
         print(
