@@ -278,7 +278,7 @@ def _use(registry: Registry, kind: str, text: str) -> Use:
 
 def _check(arguments: argparse.Namespace) -> int:
     from .plan import build
-    from .sources.columns import NAMES
+    from .sources.spec import NAMES
 
     recipe, _, _ = _load(arguments)
     plan = build(recipe)
