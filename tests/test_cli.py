@@ -56,7 +56,7 @@ def test_plan_says_what_is_done_and_what_it_needs(toy_recipe: Path, mixmerge: Cl
 def test_show_explains_a_component_and_a_step(toy_recipe: Path, mixmerge: Cli) -> None:
     shown = mixmerge("show", "ties").stdout
     assert "arXiv:2306.01708" in shown
-    assert "density: float > 0 <= 1  (required)" in shown
+    assert "density: float > 0 <= 1 | list[float > 0 <= 1]  (required)" in shown
     assert mixmerge("-p", TOY, "recipe", toy_recipe).returncode == 0
     plan = json.loads(mixmerge("-p", TOY, "plan", toy_recipe, "--json").stdout)
     step = next(step for step in plan["steps"] if step["name"] == "train mixed")

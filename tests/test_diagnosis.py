@@ -331,7 +331,7 @@ def test_a_recipe_knows_learning_rates_seeds_and_kinds(toy_recipe: Path, mixmerg
     plan = json.loads(mixmerge("-p", toy, "plan", toy_recipe, "--json").stdout)
     names = {step["id"]: step["name"].removeprefix("train ") for step in plan["steps"]}
     (step,) = [one["id"] for one in plan["steps"] if one["name"] == "diagnose experts and mixtures"]
-    found_in = Path(json.loads(mixmerge("show", step).stdout)["payload"])
+    found_in = Path(json.loads(mixmerge("show", step, "--json").stdout)["payload"])
     found = json.loads((found_in / "measurements.json").read_text("utf-8"))
     values = {
         (one["diagnostic"], one["metric"], one["group"], tuple(names[model] for model in one["models"])): one["value"]
