@@ -277,7 +277,7 @@ def _notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     for name, step_id in manifest["datasets"].items():
         if record := store.record(step_id):
             notes += [f"{name}: {note}" for note in record.outcome["notes"]]
-    weights = checkpoint.notes(_measurements(manifest, store))
+    weights = checkpoint.unplaced(_measurements(manifest, store))  # a report says what is rounding beside its table
     return notes + _remarks(manifest, store) + gate.notes(manifest, store) + weights
 
 

@@ -23,8 +23,6 @@ _DRAWN = {  # what is drawn by layer, and what it says beside the axis
     "pearson": "Pearson correlation",
     "sign_agreement": "share moved in the same direction",
 }
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
-_DASHES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def write_figures(found: Diagnosis, out: Path) -> list[Path]:
     for (diagnostic, metric), values in _by_metric(found.measurements).items():
         curves = {" × ".join(models): _curve(own) for models, own in values.items()}
         if metric in _DRAWN and diagnostic in ("l2", "correlation") and any(curves.values()):
-            written.append(_draw(curves, _DRAWN[metric], out / f"{metric}.svg"))
+            written.append(_draw(curves, metric, out / f"{metric}.svg"))
     return written
 
 
@@ -145,19 +143,18 @@ def _curve(own: dict[str, float]) -> list[tuple[int, float]]:
     return sorted((int(group.removeprefix("layer ")), value) for group, value in layers)
 
 
-def _draw(curves: dict[str, list[tuple[int, float]]], what: str, path: Path) -> Path:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+def _draw(curves: dict[str, list[tuple[int, float]]], metric: str, path: Path) -> Path:
+    """As the report draws it."""
+    from .plugins.reporters.drawing import standalone
+    from .plugins.reporters.shapes import DASHES, EXPERT_COLOURS, MARKERS, Curve, Figure
 
-    # Text stays text, and the same numbers give the same bytes.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixmerge", "font.size": 10}):
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.add_subplot()
-        for index, (label, curve) in enumerate(curves.items()):
-            style = _DASHES[index // len(_COLOURS) % len(_DASHES)]
-            axes.plot(*zip(*curve, strict=True), style, color=_COLOURS[index % len(_COLOURS)], marker=".", label=label)
-        axes.set(xlabel="layer", ylabel=what)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-        figure.savefig(path, metadata={"Date": None})
+    drawn = []
+    for index, (label, curve) in enumerate(curves.items()):
+        again, place = divmod(index, len(EXPERT_COLOURS))
+        x, y = (tuple(float(point[axis]) for point in curve) for axis in (0, 1))
+        dashes = DASHES[again % len(DASHES)]
+        drawn.append(Curve(label, x, y, colour=EXPERT_COLOURS[place], marker=MARKERS[place], dashes=dashes))
+    about = f", {drawn[0].label}" if len(drawn) == 1 else ""  # one curve has no legend
+    figure = Figure(metric, _DRAWN[metric], "", "layer", _DRAWN[metric] + about, tuple(drawn), (), ())
+    path.write_text(standalone(figure), encoding="utf-8")
     return path

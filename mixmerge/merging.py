@@ -347,7 +347,10 @@ def _require_aligned(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
     try:
         checkpoint.check_aligned(base.path, {one.name: one.path for one in experts if one.path != base.path})
     except CheckpointError as error:
-        hint = "other vocabularies are aligned by token with `tokenizer_source: union` and --mergekit"
+        hint = (
+            "other vocabularies are aligned by token with `tokenizer_source: union`, or mergekit's own way with"
+            " `tokenizer_source: union` and --mergekit"
+        )
         raise CheckpointError(error.message, hint=hint if "vocabulary" in error.message else error.hint) from None
 
 

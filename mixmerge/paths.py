@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def beside(file: str, name: str) -> Any:
     lm-eval imports a task's files by their path, outside any package, so that none can import its neighbour.
     """
     path = Path(file).with_name(f"{name}.py") if "/" not in name else Path(file).parents[1] / f"{name}.py"
-    full = f"mixmerge_task_{path.parent.name}_{path.stem}"
+    # by the whole path: a changed copy of a task may stand in another folder
+    full = f"mixmerge_task_{path.parent.name}_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
     if full not in sys.modules:
         spec = importlib.util.spec_from_file_location(full, path)
         assert spec is not None

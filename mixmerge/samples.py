@@ -131,8 +131,13 @@ def _verdict(log: Mapping[str, Any]) -> str:
         found = log["filtered_resps"][0]
         found = found[0] if isinstance(found, list) else found
         if isinstance(found, Mapping):
-            words = [str(found[key]) for key in ("status", "detail") if found.get(key) not in (None, "", "ok")]
-            return _shortened(": ".join(words), 160)
+            status = found.get("status")
+            words = [] if status in (None, "", "ok") else [str(status)]
+            words += [
+                f"{key} {found[key]}" for key in ("base", "plus") if found.get(key)
+            ]  # EvalPlus' two sets of tests
+            told = [", ".join(words), str(found.get("detail") or "")]
+            return _shortened(": ".join(filter(None, told)), 160)
     return ""
 
 

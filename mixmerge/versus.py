@@ -8,6 +8,7 @@ from pathlib import Path
 from . import recipe, results
 from .collect import collect
 from .errors import MixmergeError, StoreError
+from .paths import find_recipe
 from .registry import Registry
 from .run import current_plan
 from .store import Store
@@ -24,7 +25,7 @@ def load(text: str, registry: Registry, out: Path) -> Results:
     if path.is_dir():
         found = _of_run(path)
     else:
-        entry = recipe.load(path, registry)
+        entry = recipe.load(find_recipe(path), registry)
         found = collect(current_plan(entry, Store(out / "store")).manifest, Store(out / "store"))
     if found.parts:
         known = {one.name: one for one in found.parts}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixmerge import Model, Results, Row, Step
-from mixmerge.samples import LONGEST, side_by_side
+from mixmerge.samples import LONGEST, _verdict, side_by_side
 from mixmerge.store import Store
 
 MODELS = {"base": "base", "gen": "expert", "mixed": "mixture", "ties 1": "merge"}
@@ -99,3 +99,18 @@ def test_tasks_without_texts_or_logs_show_none(store: Store) -> None:
     for file in store.root.rglob("samples_code.jsonl"):
         file.unlink()
     assert side_by_side(whole, store) == ()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ({"status": "ok", "detail": ""}, ""),
+        ({"status": "timeout", "detail": "3 s"}, "timeout: 3 s"),
+        ({"base": "pass", "plus": "fail", "detail": "call 3 gives 4"}, "base pass, plus fail: call 3 gives 4"),
+        ({"base": "pass", "plus": "pass", "detail": ""}, "base pass, plus pass"),
+        ({"summary": "Add two numbers."}, ""),
+    ],
+)
+def test_a_verdict_in_words(verdict: dict[str, object], said: str) -> None:
+    """As list problems, HumanEval(+) and summaries leave theirs."""
+    assert _verdict({"filtered_resps": [[verdict]]}) == said

@@ -9,14 +9,14 @@ sweep                         what `write_many` would write, part by part, and n
 as_directory                  a directory for who reads only those; a merge is written for the time being
 tokenizer_vocabulary          the tokens of a directory's tokenizer
 measure                       all diagnostics in one pass, over a TensorView of each tensor and its TensorParts
-notes                         what a reader of the measurements must know
+notes, unplaced               what a reader of the measurements must know
 layer_of, type_of             "layer 3", "embeddings", "head", "norm", "other"; "self_attn.q_proj"
 """
 
 from .layout import Layout, TensorInfo, check_aligned, inspect, tokenizer_vocabulary
 from .measure import Observer, measure
 from .names import layer_of, type_of
-from .notes import notes
+from .notes import notes, unplaced
 from .parts import HELD_BYTES
 from .pour import pour
 from .stream import merged, names, stacks, tensors
@@ -46,6 +46,7 @@ __all__ = [
     "tensors",
     "tokenizer_vocabulary",
     "type_of",
+    "unplaced",
     "write",
     "write_many",
 ]

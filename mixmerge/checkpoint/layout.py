@@ -122,6 +122,20 @@ def check_aligned(base: Path, others: Mapping[str, Path]) -> None:
         )
 
 
+def require_same_tensors(base: str, origin: Layout, model: str, other: Layout) -> None:
+    """CheckpointError, naming the first few, where two open models differ in their tensors' names or shapes, or the
+    model has integers where the base has floating point. `check_aligned` says more, before any work."""
+    mine, theirs = set(origin.names), set(other.names)
+    both = [(name, origin.tensors[name], other.tensors[name]) for name in mine & theirs]
+    shapes = [name for name, one, two in both if one.shape != two.shape]
+    kinds = [name for name, one, two in both if one.dtype in FLOATS and two.dtype not in FLOATS]
+    if wrong := sorted(mine ^ theirs) or sorted(shapes) or sorted(kinds):
+        raise CheckpointError(
+            f"{model}: not aligned with {base}: {_some(wrong)}",
+            hint="every expert must be fine-tuned from the same base",
+        )
+
+
 def _weight_files(path: Path) -> list[Path]:
     if (path / INDEX).exists():
         weight_map = _json(path / INDEX).get("weight_map")

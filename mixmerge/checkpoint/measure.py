@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError
 from ..types import Checkpoint, Measurement
-from .layout import FLOATS, Layout, inspect
+from .layout import FLOATS, Layout, inspect, require_same_tensors
 from .names import layer_of, type_of
+from .parts import identity
 from .slabs import Files, InMemory, Source
-from .stream import merged
-from .view import Statistic, TensorView, add, identity
+from .stream import by_family, merged
+from .view import Statistic, TensorView, add
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +168,7 @@ def _views(
     """Every floating-point tensor, in sorted order."""
     layouts = [layout if model.derivation else inspect(model.path) for model in models]
     for model, other in zip(models, layouts, strict=True):
-        _require_aligned(base, layout, model, other)
+        require_same_tensors(base.name, layout, model.name, other)
     computed = _Derived(models)
     for name in layout.names:
         made = computed.next(name)
@@ -184,13 +184,9 @@ class _Derived:
     """The merges among the models, those of one family computed together, one tensor after the other."""
 
     def __init__(self, models: Sequence[Checkpoint]) -> None:
-        families: dict[tuple[object, ...], list[int]] = {}
-        for index, model in enumerate(models):
-            if found := model.derivation:
-                key = (found.base.id, found.base.path, *(expert.id for expert in found.experts))
-                families.setdefault(key, []).append(index)
         self._families = [
-            (rows, merged([found for row in rows if (found := models[row].derivation)])) for rows in families.values()
+            (rows, merged([found for row in rows if (found := models[row].derivation)]))
+            for rows in by_family(models).values()
         ]
 
     def next(self, name: str) -> dict[int, Tensor]:
@@ -202,19 +198,6 @@ class _Derived:
                     found.update(zip(rows, tensors, strict=True))
                     break
         return found
-
-
-def _require_aligned(base: Checkpoint, layout: Layout, model: Checkpoint, other: Layout) -> None:
-    mine, theirs = set(layout.names), set(other.names)
-    shapes = {name for name in mine & theirs if layout.tensors[name].shape != other.tensors[name].shape}
-    floats = {name for name in mine & theirs if layout.tensors[name].dtype in FLOATS}
-    kinds = {name for name in floats if other.tensors[name].dtype not in FLOATS}
-    if wrong := sorted(mine ^ theirs) or sorted(shapes) or sorted(kinds):
-        raise CheckpointError(
-            f"{model.name}: not aligned with {base.name}: {', '.join(wrong[:5])}"
-            + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""),
-            hint="every expert must be fine-tuned from the same base",
-        )
 
 
 def _groups(name: str, place: str) -> tuple[str, ...]:

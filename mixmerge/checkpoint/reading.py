@@ -75,19 +75,21 @@ class Stored:
             row = info.bytes // info.shape[0]
             first, size = start * row, shape[0] * row
         buffer = torch.empty(size, dtype=torch.uint8)
-        self._fill(info, buffer.numpy().data, info.offset + first)
+        if info.file not in self._files:
+            self._files[info.file] = info.file.open("rb", buffering=0)
+        fill(self._files[info.file].fileno(), buffer.numpy().data, info.offset + first, info)
         rows = buffer.view(torch_dtype(info.dtype)).reshape(shape)
         return self._adapter.applied(info.name, rows, start) if self._adapter else rows
 
     def dtype(self, name: str) -> str:
         return self.info(name).dtype
 
-    def _fill(self, info: TensorInfo, buffer: memoryview, offset: int) -> None:
-        if info.file not in self._files:
-            self._files[info.file] = info.file.open("rb", buffering=0)
-        file, done = self._files[info.file].fileno(), 0
-        while done < len(buffer):
-            count = os.preadv(file, [buffer[done:]], offset + done)
-            if not count:
-                raise CheckpointError(f"{info.file}: ends within {info.name}", hint="was it changed while it was read?")
-            done += count
+
+def fill(file: int, buffer: memoryview, offset: int, info: TensorInfo) -> None:
+    """Read bytes of a tensor from an open file. Safe in several threads; CheckpointError where the file ends."""
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(file, [buffer[done:]], offset + done)
+        if not count:
+            raise CheckpointError(f"{info.file}: ends within {info.name}", hint="was it changed while it was read?")
+        done += count

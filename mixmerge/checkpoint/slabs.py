@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import CheckpointError
 from .dtypes import torch_dtype
 from .layout import TensorInfo
+from .reading import fill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +86,8 @@ class _Stored:
         # The last slab of a tensor takes the memory of a whole one: those are there already.
         large = (stop - start) * 2 > SLAB
         memory = self._files.take(max(size, SLAB * self.itemsize) if large else size)
-        self._fill(memory.numpy().data[:size], self._info.offset + start * self.itemsize)
+        file = self._files.file(self._info.file)
+        fill(file, memory.numpy().data[:size], self._info.offset + start * self.itemsize, self._info)
         return memory[:size].view(self._dtype)
 
     def release(self, tensor: Tensor) -> None:
@@ -94,14 +95,6 @@ class _Stored:
 
         whole = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
         self._files.give(whole)
-
-    def _fill(self, buffer: memoryview, offset: int) -> None:
-        file, done = self._files.file(self._info.file), 0
-        while done < len(buffer):
-            count = os.preadv(file, [buffer[done:]], offset + done)
-            if not count:
-                raise CheckpointError(f"{self._info.file}: ends within {self._info.name}")
-            done += count
 
 
 class InMemory:

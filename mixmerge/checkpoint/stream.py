@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError
 from ..types import Checkpoint, Derivation, Statistic, TensorStack
 from .dtypes import dtype_name, torch_dtype
 from .finite import require_finite
-from .layout import FLOATS
+from .layout import FLOATS, require_same_tensors
 from .parts import PREFIXED, View, Work, call, changed, cut, identity, is_rowwise
 from .reading import Reader, Stored
 
@@ -96,7 +95,7 @@ class Inputs:
         self.experts = [open_checkpoint(expert) for expert in experts]
         self.names = self.base.names
         for model, reader in zip(experts, self.experts, strict=True):
-            self._align(model, reader)
+            require_same_tensors(base.name, self.base.layout, model.name, reader.layout)
         self._families = [
             (rows, Family([found for row in rows if (found := experts[row].derivation)]))
             for rows in by_family(experts).values()
@@ -112,18 +111,6 @@ class Inputs:
     def labels(self) -> tuple[str, ...]:
         """The names of base and experts."""
         return tuple(model.name for model in self.models)
-
-    def _align(self, model: Checkpoint, reader: Reader) -> None:
-        mine, theirs = set(self.names), set(reader.names)
-        shapes = [
-            name for name in mine & theirs if self.base.layout.tensors[name].shape != reader.layout.tensors[name].shape
-        ]
-        if wrong := sorted(mine ^ theirs) or sorted(shapes):
-            raise CheckpointError(
-                f"{model.name}: not aligned with {self.models[0].name}: {', '.join(wrong[:5])}"
-                + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""),
-                hint="every expert must be fine-tuned from the same base",
-            )
 
     def is_float(self, name: str) -> bool:
         return self.base.dtype(name) in FLOATS

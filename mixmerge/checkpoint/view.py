@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, PluginError
 from ..types import Checkpoint, TensorStack
+from .parts import HELD_BYTES, identity
 from .scratch import Slab, space
 from .slabs import SLAB, Source
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PART = 1 << 20  # weights: threads hand over to each other between parts, which costs where parts are small
-HELD_BYTES = 320 << 20  # a tensor of all models up to this size is read once, a larger one in every pass over it
 
 Statistic = Callable[["TensorPart"], Mapping[str, Any]]
 """Statistics of a part that add up over the parts of a tensor: numbers, NumPy arrays or tensors of float64. Defined
@@ -281,14 +281,6 @@ class TensorView:
                 f"{label}: {count} of {self._count} values of {self.name} are NaN or infinite",
                 hint="a training run that diverged, or a broken file",
             )
-
-
-def identity(function: Any) -> Any:
-    """What tells a function from another: the function itself, for a `partial` its arguments too."""
-    if isinstance(function, partial):
-        given = (*function.args, *sorted(function.keywords.items()))
-        return (identity(function.func), *(repr(value) for value in given))
-    return function
 
 
 def add(total: dict[str, Any], statistics: Mapping[str, Any]) -> None:

@@ -83,7 +83,8 @@ def _test_and_dev(language: str) -> tuple[Sequence[dict[str, str]], Sequence[dic
     code2text.prompt(language)  # says which languages there are
     folder = os.environ.get("MIXMERGE_DATA")
     if not folder:
-        return tuple(_documents(_hub(language, split), language, split) for split in ("test", "validation"))  # type: ignore[return-value]
+        test, dev = (_documents(_hub(language, split), language, split) for split in ("test", "validation"))
+        return test, dev
     place = Path(folder, "code2text", language)
     valid = _file(place, "valid")
     test = _documents(read_file(_file(place, "test") or _missing(language)), language, "test")
