@@ -534,7 +534,9 @@ def _diagnose(arguments: argparse.Namespace) -> int:
     )
     print(json.dumps(found.plain) if arguments.json else "\n".join(diagnosis.table(found)))
     if arguments.out:
-        for path in diagnosis.write_figures(found, arguments.out):
+        from .plugins.reporters.figures import layer_curves
+
+        for path in diagnosis.write_figures(found, arguments.out, layer_curves):
             print(path, file=sys.stderr)
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,11 @@ def _by_metric(measurements: Iterable[Measurement]) -> dict[tuple[str, str], Val
     return found
 
 
-def write_figures(found: Diagnosis, out: Path) -> list[Path]:
+Draw = Callable[[str, str, Mapping[str, Sequence[tuple[int, float]]]], str]
+"""From a figure's name, what stands along y, and a curve of (layer, value) for each label, to the text of an SVG."""
+
+
+def write_figures(found: Diagnosis, out: Path, draw: Draw) -> list[Path]:
     """`measurements.csv` with every number, and an SVG with the curve of each model or pair over the layers."""
     out.mkdir(parents=True, exist_ok=True)
     numbers = out / "measurements.csv"
@@ -134,27 +138,11 @@ def write_figures(found: Diagnosis, out: Path) -> list[Path]:
     for (diagnostic, metric), values in _by_metric(found.measurements).items():
         curves = {" × ".join(models): _curve(own) for models, own in values.items()}
         if metric in _DRAWN and diagnostic in ("l2", "correlation") and any(curves.values()):
-            written.append(_draw(curves, metric, out / f"{metric}.svg"))
+            written.append(out / f"{metric}.svg")
+            written[-1].write_text(draw(metric, _DRAWN[metric], curves), encoding="utf-8")
     return written
 
 
 def _curve(own: dict[str, float]) -> list[tuple[int, float]]:
     layers = ((group, value) for group, value in own.items() if group.startswith("layer "))
     return sorted((int(group.removeprefix("layer ")), value) for group, value in layers)
-
-
-def _draw(curves: dict[str, list[tuple[int, float]]], metric: str, path: Path) -> Path:
-    """As the report draws it."""
-    from .plugins.reporters.drawing import standalone
-    from .plugins.reporters.shapes import DASHES, EXPERT_COLOURS, MARKERS, Curve, Figure
-
-    drawn = []
-    for index, (label, curve) in enumerate(curves.items()):
-        again, place = divmod(index, len(EXPERT_COLOURS))
-        x, y = (tuple(float(point[axis]) for point in curve) for axis in (0, 1))
-        dashes = DASHES[again % len(DASHES)]
-        drawn.append(Curve(label, x, y, colour=EXPERT_COLOURS[place], marker=MARKERS[place], dashes=dashes))
-    about = f", {drawn[0].label}" if len(drawn) == 1 else ""  # one curve has no legend
-    figure = Figure(metric, _DRAWN[metric], "", "layer", _DRAWN[metric] + about, tuple(drawn), (), ())
-    path.write_text(standalone(figure), encoding="utf-8")
-    return path

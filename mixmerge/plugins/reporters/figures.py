@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mixmerge import Results, Row
@@ -42,6 +42,20 @@ def write(figures: Iterable[Figure], folder: Path) -> tuple[Path, ...]:
             csv.writer(file, lineterminator="\n").writerows([one.columns, *one.rows])
         written += [picture, numbers]
     return tuple(written)
+
+
+def layer_curves(name: str, along_y: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """An SVG with a curve of (layer, value) for each label."""
+    from . import drawing
+
+    drawn = []
+    for index, (label, points) in enumerate(curves.items()):
+        again, place = divmod(index, len(EXPERT_COLOURS))
+        x, y = (tuple(float(point[axis]) for point in points) for axis in (0, 1))
+        dashes = DASHES[again % len(DASHES)]
+        drawn.append(Curve(label, x, y, colour=EXPERT_COLOURS[place], marker=MARKERS[place], dashes=dashes))
+    about = f", {drawn[0].label}" if len(drawn) == 1 else ""  # one curve has no legend
+    return drawing.standalone(Figure(name, along_y, "", "layer", along_y + about, tuple(drawn), (), ()))
 
 
 # ---- how much of the gains is kept ----------------------------------------------------------------------------------
