@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,7 +163,9 @@ class TensorStack:
     seed      of the step; `draws(i)` and `generator(i)` depend on it, on expert i's id and on `name`, on nothing else
     start     index along the first dimension of the first row that is here; 0 when the whole tensor is
     whole     whether the whole tensor is here
-    stored    base and experts as they lie on disk, before they became float32 (empty where there is no disk)
+    stored    base and experts as they lie on disk, before they became float32 (empty where there is no disk); read when
+              it is asked for, so that a method that needs no base reads none
+    dtype     what the result is stored in ("bfloat16"): a merger may round to it itself, or leave it in float32
     """
 
     name: str
@@ -173,8 +176,20 @@ class TensorStack:
     seed: int = 0
     start: int = 0
     whole: bool = True
-    stored: tuple[torch.Tensor, ...] = ()
+    stored: Sequence[torch.Tensor] = ()
+    dtype: str = "float32"
     around: Surroundings | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of `base`, and of each of `deltas`."""
+        return tuple(self.base.shape)
+
+    @property
+    def expert_weights(self) -> tuple[torch.Tensor, ...]:
+        """The experts themselves, (*shape) each: as they are stored where `deltas` are theirs, in the dtype that they
+        have there; otherwise base + deltas in float32."""
+        return tuple(self.base + delta for delta in self.deltas)
 
     def generator(self, expert: int) -> torch.Generator:
         """A CPU random generator for one expert's part of this tensor: the same in any order, thread or machine.
@@ -191,19 +206,16 @@ class TensorStack:
     def draws(self, expert: int) -> torch.Tensor:
         """uint16 (*shape): a number from 0 to 65535 for every element, all equally likely.
 
-        Comes from a counter (Philox4x64-10, Salmon et al. 2011, as NumPy has it), so that an element gets the same
-        number however its tensor is cut into parts.
+        Comes from a counter (`mixmerge.compiled.draws`), so that an element gets the same number however its tensor is
+        cut into parts.
         """
-        import numpy
         import torch
 
-        width = self.base[0].numel() if self.base.ndim and len(self.base) else 1
-        first, count = self.start * width, self.base.numel()
-        bits = numpy.random.Philox(key=int.from_bytes(self._digest(expert)[:16], "big"))
-        bits.advance(first // 16)  # one step of the counter is 4 numbers of 64 bits
-        skip = first % 16
-        raw = bits.random_raw((skip + count + 3) // 4).astype("<u8", copy=False).view("<u2")
-        return torch.from_numpy(raw[skip : skip + count].astype(numpy.uint16, copy=False)).reshape(self.base.shape)
+        from .compiled import draws
+
+        width = math.prod(self.shape[1:])
+        found = draws(self._digest(expert)[:16], self.start * width, math.prod(self.shape))
+        return torch.from_numpy(found).reshape(self.shape)
 
     def chosen(self, expert: int, probability: float) -> torch.Tensor:
         """bool (*shape): every element is true with `probability`, taken to the nearest multiple of 1/65536."""
@@ -211,8 +223,8 @@ class TensorStack:
 
         limit = round(probability * 65536)
         if not 0 < limit < 65536:
-            return torch.full(self.base.shape, limit > 0, dtype=torch.bool)
-        return torch.from_numpy(self.draws(expert).reshape(-1).numpy() < limit).reshape(self.base.shape)
+            return torch.full(self.shape, limit > 0, dtype=torch.bool)
+        return torch.from_numpy(self.draws(expert).reshape(-1).numpy() < limit).reshape(self.shape)
 
     def total(self, statistic: Statistic, over: Extent = "tensor") -> torch.Tensor:
         """The sum of `statistic(part)` over all parts of this tensor, or of the model's; computed once for a sweep.
@@ -244,7 +256,7 @@ class TensorStack:
 
     def with_deltas(self, deltas: torch.Tensor) -> TensorStack:
         """The same stack with other deltas of the same shape; it no longer knows what lies around it."""
-        return replace(self, deltas=deltas, around=None)
+        return replace(self, deltas=deltas, stored=(), around=None)
 
     def _digest(self, expert: int) -> bytes:
         return hashlib.sha256(f"{self.seed}/{self.experts[expert]}/{self.name}".encode()).digest()

@@ -12,6 +12,7 @@ import mixmerge
 PACKAGE = Path(mixmerge.__file__).parent
 ORDER = [
     "errors",
+    "compiled",
     "types",
     "licences",
     "card",
@@ -41,7 +42,7 @@ ORDER = [
 ]
 LEAVES = {"checkpoint", "sources", "sandbox", "yamlfile", "paths", "contamination"}
 """Leaves may import `errors` and `types`, and be imported by anything above those."""
-PUBLIC = {"checkpoint", "sources", "sandbox", "results", "paths", "plugins"}
+PUBLIC = {"checkpoint", "sources", "sandbox", "results", "paths", "plugins", "compiled"}
 """What plugins may import beside `mixmerge` itself."""
 
 

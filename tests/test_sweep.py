@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,16 @@ def point(
     return Checkpoint("merge", base.path, f"{component.name} {values} {weights}", found)
 
 
+SMALL = 1 << 16  # weights of a part, so that the tensors here have several
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_parts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PART", SMALL)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("models")
@@ -102,8 +112,23 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def draws(name: str, expert: str, count: int, seed: int = 5) -> np.ndarray:
-    key = int.from_bytes(hashlib.sha256(f"{seed}/{expert}/{name}".encode()).digest()[:16], "big")
-    return np.random.Philox(key=key).random_raw((count + 3) // 4).view("<u2")[:count].astype(np.float64)
+    digest = hashlib.sha256(f"{seed}/{expert}/{name}".encode()).digest()
+    words = [int.from_bytes(digest[at : at + 4], "little") for at in range(0, 16, 4)]
+    numbers = []
+    for block in range((count + 7) // 8):
+        for word in philox([block & 0xFFFFFFFF, block >> 32, *words[2:]], words[:2]):
+            numbers += [word & 0xFFFF, word >> 16]
+    return np.array(numbers[:count], dtype=np.float64)
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """Philox4x32-10 as its authors define it, in Python's whole numbers."""
+    (a, b, c, d), (one, other) = counter, key
+    for step in range(10):
+        left, right = 0xD2511F53 * a, 0xCD9E8D57 * c
+        first, second = one + 0x9E3779B9 * step & 0xFFFFFFFF, other + 0xBB67AE85 * step & 0xFFFFFFFF
+        a, b, c, d = right >> 32 ^ b ^ first, right & 0xFFFFFFFF, left >> 32 ^ d ^ second, left & 0xFFFFFFFF
+    return [a, b, c, d]
 
 
 def reference(trio: Sequence[Path], method: str, weights: Sequence[float], **given: Any) -> dict[str, np.ndarray]:
@@ -278,7 +303,8 @@ HASHED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_sweep import digests
+from test_sweep import SMALL, digests, parts
+parts.PART = SMALL
 print(*digests([Path(path) for path in sys.argv[3:]], Path(sys.argv[2])))
 """
 
@@ -303,7 +329,8 @@ def until(self, name, start, rows):
         os.kill(os.getpid(), 9)
     put(self, name, start, rows)
 write._Output.put = until
-from test_sweep import digests
+from test_sweep import SMALL, digests, parts
+parts.PART = SMALL
 digests([Path(path) for path in sys.argv[3:]], Path(sys.argv[2]))
 """
 

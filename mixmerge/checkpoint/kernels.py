@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+from ..compiled import compiled, exact
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Raw = NDArray[Any]
 """What is stored: float32, float64, or uint16 for the bits of bfloat16, which NumPy lacks; float16 comes as float32."""
 
-# Sums may be taken in another order, which lets the processor add eight numbers at once; NaN and infinity stay.
-_ADDS = {"reassoc", "nsz", "contract"}
 
+def raw(tensor: Tensor) -> Raw:
+    """The values of a tensor, flat and in place, as the loops take them."""
+    import torch
 
-def compiled(function: Function) -> Function:
-    """`numba.njit` without the interpreter's lock, kept on disk where there is a place for it."""
-    options = {"nogil": True, "fastmath": _ADDS}
-    try:
-        made: Function = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        made = numba.njit(**options)(function)
-    return made
+    flat = tensor.detach().contiguous().reshape(-1)
+    if flat.dtype == torch.bfloat16:
+        return flat.view(torch.uint16).numpy()
+    return (flat if flat.dtype in (torch.float32, torch.float64) else flat.float()).numpy()
 
 
 def as_float(value: Any) -> float:
@@ -41,6 +40,47 @@ def _as_float(value):  # type: ignore[no-untyped-def]  # numba compares the anno
 
 
 overload(as_float)(_as_float)
+
+
+def store(out: Any, place: int, value: Any) -> None:
+    """In compiled code: out[place] = the float32 `value`, rounded to bfloat16 where `out` holds its bits: to the
+    nearest, ties to even. Infinity stays, and so does NaN as processors make it."""
+    raise NotImplementedError("for compiled code")
+
+
+def _store(out, place, value):  # type: ignore[no-untyped-def]
+    if isinstance(out.dtype, types.Integer):
+
+        def rounded(out, place, value):  # type: ignore[no-untyped-def]
+            bits = np.float32(value).view(np.uint32)
+            half = np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+            out[place] = np.uint16((bits + half) >> np.uint32(16))
+
+        return rounded
+
+    def plain(out, place, value):  # type: ignore[no-untyped-def]
+        out[place] = value
+
+    return plain
+
+
+overload(store)(_store)
+
+
+@exact
+def difference(base: NDArray[np.float32], model: Raw, out: NDArray[np.float32]) -> None:
+    """out = model - base in float32."""
+    for i in range(len(base)):
+        out[i] = np.float32(as_float(model[i])) - base[i]
+
+
+@exact
+def all_bits_somewhere(values: NDArray[Any], bits: Any) -> bool:
+    """Whether some value has all of the bits set."""
+    found = False
+    for i in range(len(values)):
+        found |= (values[i] & bits) == bits
+    return found
 
 
 @compiled

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from ..errors import CheckpointError
 from ..types import Extent, Statistic, TensorStack
@@ -16,7 +16,7 @@ from .finite import require_finite
 if TYPE_CHECKING:
     from torch import Tensor
 
-PART = 1 << 18
+PART = 1 << 20
 """Elements of a part, but for rows that are longer. Sums over a tensor are rounded part by part, so this is part of
 what a merge means: another number may give another last bit."""
 
@@ -43,7 +43,7 @@ def cut(shape: Sequence[int]) -> list[tuple[int, int]]:
 
 
 class Source(Protocol):
-    """Base and experts, aligned: `rows` gives some rows of each as they are stored, the base first."""
+    """Base and experts, aligned: `rows` gives some rows of one of them as they are stored; number 0 is the base."""
 
     @property
     def ids(self) -> tuple[str, ...]: ...
@@ -51,8 +51,87 @@ class Source(Protocol):
     def labels(self) -> tuple[str, ...]: ...
     def shape(self, name: str) -> tuple[int, ...]: ...
     def stored_bytes(self, name: str) -> int: ...
-    def rows(self, name: str, start: int = 0, stop: int | None = None) -> list[Tensor]: ...
-    def deltas(self, base: Tensor, stored: Sequence[Tensor]) -> Tensor: ...
+    def rows(self, model: int, name: str, start: int = 0, stop: int | None = None) -> Tensor: ...
+
+
+class Rows(Sequence["Tensor"]):
+    """Some rows of base and experts as they are stored; each is read, and searched for NaN, when it is asked for."""
+
+    def __init__(self, source: Source, name: str, start: int, stop: int | None) -> None:
+        self._source, self._name, self._start, self._stop = source, name, start, stop
+        self._read: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._source.labels)
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Tensor, ...]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | tuple[Tensor, ...]:
+        if isinstance(place, slice):
+            return tuple(self[index] for index in range(len(self))[place])
+        index = range(len(self))[place]
+        if index not in self._read:
+            rows = self._source.rows(index, self._name, self._start, self._stop)
+            require_finite(rows, self._name, self._source.labels[index])
+            self._read[index] = rows
+        return self._read[index]
+
+
+class Floats:
+    """What is stored, in float32, computed when it is asked for; every view of a part shares it."""
+
+    def __init__(self, stored: Rows) -> None:
+        self.stored = stored
+        self._made: list[tuple[Tensor, int]] = []
+
+    @cached_property
+    def base(self) -> Tensor:
+        import torch
+
+        return self._noted(self.stored[0].to(torch.float32))
+
+    @cached_property
+    def deltas(self) -> Tensor:
+        """Experts minus base: (experts, *shape)."""
+        import torch
+
+        from .kernels import difference, raw
+
+        base = self.base
+        found = torch.empty((len(self.stored) - 1, *base.shape), dtype=torch.float32)
+        origin = base.reshape(-1).numpy()
+        for row, expert in zip(found, self.stored[1:], strict=True):
+            difference(origin, raw(expert), row.reshape(-1).numpy())
+        return self._noted(found)
+
+    def _noted(self, tensor: Tensor) -> Tensor:
+        self._made.append((tensor, tensor._version))
+        return tensor
+
+    @property
+    def intact(self) -> bool:
+        return all(tensor._version == version for tensor, version in self._made)
+
+
+class Part(TensorStack):
+    """A stack whose base and deltas are computed when they are first asked for."""
+
+    floats: Floats
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("base", "deltas"):
+            return getattr(self.floats, name)
+        raise AttributeError(name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.__dict__["rows_shape"])
+
+    @property
+    def expert_weights(self) -> tuple[Tensor, ...]:
+        return super().expert_weights if "deltas" in self.__dict__ else tuple(self.stored[1:])
 
 
 @dataclass(frozen=True)
@@ -82,22 +161,21 @@ class Work:
     def __init__(self, source: Source, name: str, model: Whole, pool: Executor | None, cuts: Sequence[tuple[int, int]]):
         self.source, self.name, self.model, self.cuts, self._pool = source, name, model, cuts, pool
         self._holds = source.stored_bytes(name) <= HELD_BYTES
-        self._held: dict[int, list[Tensor]] = {}  # what a survey read, for the passes that follow it
-        self._raw: dict[int, TensorStack] = {}
+        self._held: dict[int, Rows] = {}  # what a survey read, for the passes that follow it
+        self._raw: dict[int, Part] = {}
         self._prepared: dict[View, Tensor] = {}
         self._totals: dict[Hashable, tuple[Tensor, list[Any]]] = {}
         self._tensor_once: dict[Hashable, Any] = {}
         self._part_once: dict[int, dict[Hashable, Any]] = {}
         self._blocks: dict[Hashable, Any] = {}
-        self._finite: set[int] = set()
 
-    def stack(self, part: int, view: View) -> TensorStack:
+    def stack(self, part: int, view: View) -> Part:
         """One part as `view` shows it, its weights unknown (NaN)."""
         found = changed(self._load(part), seed=view.seed, around=Around(self, view.raw, part))
         if view.prepare is None:
             return found
         if is_rowwise(view.prepare):
-            deltas = call(view.prepare, found, found.deltas.shape, f"the first part of {view.method}")
+            deltas = call(view.prepare, found, _several(found), f"the first part of {view.method}")
         else:
             start, stop = self.cuts[part]
             deltas = self._whole(view)
@@ -133,7 +211,7 @@ class Work:
         if done or len(self.cuts) > _FEW:
             raw = self._raw.pop(part, None)
             if raw and self._holds and not done:
-                self._held[part] = list(raw.stored)
+                self._held[part] = raw.floats.stored
         if done:
             self._held.pop(part, None)
         kept = self._part_once.pop(part, {})
@@ -190,31 +268,12 @@ class Work:
         assert total is not None
         return total, before
 
-    def _load(self, part: int) -> TensorStack:
-        import torch
-
+    def _load(self, part: int) -> Part:
         if part not in self._raw:
-            start, stop = self.cuts[part]
-            stored = self._held.get(part)
-            if stored is None:
-                whole = len(self.cuts) == 1
-                stored = self.source.rows(self.name) if whole else self.source.rows(self.name, start, stop)
-            base = stored[0].to(torch.float32)
-            deltas = self.source.deltas(base, stored[1:])
-            if part not in self._finite:
-                for label, tensor in zip(self.source.labels, (base, *deltas), strict=True):
-                    require_finite(tensor, self.name, label)
-                self._finite.add(part)
-            self._raw[part] = TensorStack(
-                self.name,
-                base,
-                deltas,
-                torch.full((len(deltas), *[1] * base.ndim), float("nan")),
-                self.source.ids,
-                start=start,
-                whole=len(self.cuts) == 1,
-                stored=tuple(stored),
-            )
+            (start, stop), whole = self.cuts[part], len(self.cuts) == 1
+            stored = self._held.get(part) or Rows(self.source, self.name, start, None if whole else stop)
+            shape = self.source.shape(self.name)
+            self._raw[part] = _part(self, stored, start, whole, shape if whole else (stop - start, *shape[1:]))
         return self._raw[part]
 
     def _whole(self, view: View) -> Tensor:
@@ -224,7 +283,7 @@ class Work:
             work = self if len(self.cuts) == 1 else Work(self.source, self.name, self.model, None, _one(self))
             found = changed(work._load(0), seed=view.seed, around=Around(work, view.raw, 0))
             what = f"the first part of {view.method}"
-            self._prepared[view] = call(view.prepare, found, found.deltas.shape, what)
+            self._prepared[view] = call(view.prepare, found, _several(found), what)
         return self._prepared[view]
 
 
@@ -261,15 +320,37 @@ class Around:
         return self.work.once(self.view, self.part, function, stack, per)
 
 
-def call(function: Callable[[TensorStack], Tensor], stack: TensorStack, shape: Sequence[int], what: str) -> Tensor:
+def call(function: Callable[[TensorStack], Tensor], stack: Part, shape: Sequence[int], what: str) -> Tensor:
     """Call a part of a merger; other points of a sweep see the same stack, so it must stay as it is."""
-    before = (stack.base._version, stack.deltas._version)
+    own = stack.__dict__.get("deltas")  # what a preparation gave
+    before = own._version if own is not None else 0
     result = function(stack)
-    if (stack.base._version, stack.deltas._version) != before:
+    if not stack.floats.intact or (own is not None and own._version != before):
         raise CheckpointError(f"{what} changed its input in place at {stack.name}", hint="use x * y and not x.mul_(y)")
-    if result.shape != shape:
+    if result.shape != tuple(shape):
         raise CheckpointError(f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(shape)}")
     return result
+
+
+def _several(stack: Part) -> tuple[int, ...]:
+    return (len(stack.experts), *stack.shape)
+
+
+def _part(work: Work, stored: Rows, start: int, whole: bool, shape: Sequence[int]) -> Part:
+    import torch
+
+    found = object.__new__(Part)
+    found.__dict__.update(
+        name=work.name,
+        weights=torch.full((len(stored) - 1, *[1] * len(shape)), float("nan")),
+        experts=work.source.ids,
+        start=start,
+        whole=whole,
+        stored=stored,
+        floats=Floats(stored),
+        rows_shape=shape,
+    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -315,8 +396,11 @@ def identity(function: Any) -> Hashable:
     return repr(function) if isinstance(function, list | dict) else function
 
 
-def changed(stack: TensorStack, **fields: Any) -> TensorStack:
+Stack = TypeVar("Stack", bound=TensorStack)
+
+
+def changed(stack: Stack, **fields: Any) -> Stack:
     """`dataclasses.replace`, ten times as quickly: it is called for every part and point."""
-    found = object.__new__(TensorStack)
+    found = object.__new__(type(stack))
     found.__dict__.update(stack.__dict__, **fields)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,19 +20,10 @@ class Slab:
     """A run of weights of base and models: as tensors, and as arrays for compiled code."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
+        from .kernels import raw
+
         self.tensors = tensors
-        self.arrays = [_raw(tensor) for tensor in tensors]
-
-
-def _raw(stored: Tensor) -> NDArray[Any]:
-    import torch
-
-    if stored.dtype == torch.bfloat16:
-        stored = stored.view(torch.uint16)
-    elif stored.dtype == torch.float16:  # compiled code has none of these
-        stored = stored.float()
-    raw: NDArray[Any] = stored.numpy()
-    return raw
+        self.arrays = [raw(tensor) for tensor in tensors]
 
 
 def space(rows: int, length: int) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +12,7 @@ from ..types import Checkpoint, Derivation, Statistic, TensorStack
 from .dtypes import dtype_name, torch_dtype
 from .finite import require_finite
 from .layout import FLOATS, require_same_tensors
-from .parts import PREFIXED, View, Work, call, changed, cut, identity, is_rowwise
+from .parts import PREFIXED, Floats, Rows, View, Work, call, changed, cut, identity, is_rowwise
 from .reading import Reader, Stored
 
 if TYPE_CHECKING:
@@ -132,34 +132,23 @@ class Inputs:
     def stored_bytes(self, name: str) -> int:
         return sum(reader.layout.tensors[name].bytes for reader in (self.base, *self.experts))
 
-    def rows(self, name: str, start: int = 0, stop: int | None = None) -> list[Tensor]:
-        """Some rows of the base and of every expert, in the dtypes that they are stored in."""
-        found: list[Tensor] = [self.base.get(name, start, stop)]
+    def rows(self, model: int, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Some rows of the base (model 0) or of an expert, in the dtype that they are stored in."""
+        if model == 0:
+            return self.base.get(name, start, stop)
         computed = self._merges(name)
-        for row, reader in enumerate(self.experts):
-            found.append(computed[row][start:stop] if row in computed else reader.get(name, start, stop))
-        return found
-
-    def deltas(self, base: Tensor, stored: Sequence[Tensor]) -> Tensor:
-        """Experts minus base: float32 (experts, *shape)."""
-        import torch
-
-        deltas = torch.empty((len(stored), *base.shape), dtype=torch.float32)
-        for row, tensor in enumerate(stored):
-            torch.sub(tensor.to(torch.float32), base, out=deltas[row])
-        return deltas
+        if model - 1 in computed:
+            return computed[model - 1][start:stop]
+        return self.experts[model - 1].get(name, start, stop)
 
     def stack(self, name: str, weights: Sequence[float], seed: int) -> TensorStack:
         """A whole tensor."""
         import torch
 
-        stored = self.rows(name)
-        base = stored[0].to(torch.float32)
-        deltas = self.deltas(base, stored[1:])
-        for label, tensor in zip(self.labels, (base, *deltas), strict=True):
-            require_finite(tensor, name, label)
-        column = torch.tensor(weights, dtype=torch.float32).reshape(-1, *[1] * base.ndim)
-        return TensorStack(name, base, deltas, column, self.ids, seed, stored=tuple(stored))
+        stored = Rows(self, name, 0, None)
+        floats = Floats(stored)
+        column = torch.tensor(weights, dtype=torch.float32).reshape(-1, *[1] * len(self.shape(name)))
+        return TensorStack(name, floats.base, floats.deltas, column, self.ids, seed, stored=stored)
 
     def _merges(self, name: str) -> dict[int, Tensor]:
         """Experts that are merges themselves; those of one family are computed together, and one tensor is kept."""
@@ -195,24 +184,24 @@ class Family:
         return found
 
     def combine(
-        self, name: str, finish: Callable[[int, Tensor], Any] | None = None, pool: Executor | None = None
-    ) -> Iterator[tuple[int, int, Any]]:
+        self, name: str, dtypes: Sequence[str] | None = None, pool: Executor | None = None
+    ) -> Iterator[tuple[int, int, Tensor]]:
         """(index of the derivation, first row, rows) for one name: part after part, for each every derivation.
 
-        `finish` is done to the float32 rows where they were computed, in the same thread. For a tensor whose merge or
-        preparation is not rowwise, the parts are one, or come once for each preparation.
+        `dtypes`: what the rows of each are rounded to, once ("bfloat16"; all float32 without). For a tensor whose
+        merge or preparation is not rowwise, the parts are one, or come once for each preparation.
         """
-        done = finish or (lambda _, rows: rows)
         if not self.inputs.is_float(name):
             copied = self.inputs.base.get(name)
-            yield from ((index, 0, done(index, copied)) for index in range(len(self.derivations)))
+            yield from ((index, 0, copied) for index in range(len(self.derivations)))
             return
+        dtypes = dtypes or ["float32"] * len(self.derivations)
         points = [found.vary(name) if found.vary else found for found in self.derivations]
         cuts = cut(self.inputs.shape(name))
         for rowwise, views in _loops(points):
             own = cuts if rowwise else [(0, cuts[-1][1])]
             work = Work(self.inputs, name, self._model, pool, own)
-            for part, (index, rows) in work.each(partial(self._points, work, points, views, done)):
+            for part, (index, rows) in work.each(partial(self._points, work, points, views, dtypes)):
                 yield index, own[part][0], rows
 
     def _points(
@@ -220,16 +209,20 @@ class Family:
         work: Work,
         points: Sequence[Derivation],
         views: Sequence[tuple[View, Sequence[int]]],
-        done: Callable[[int, Tensor], Any],
+        dtypes: Sequence[str],
         part: int,
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Iterator[tuple[int, Tensor]]:
+        import torch
+
         for view, indices in views:
             prepared = work.stack(part, view)
             for index in indices:
-                point = points[index]
-                result = call(point.merge, _weighted(prepared, point.weights), prepared.base.shape, _method(point))
+                point, dtype = points[index], dtypes[index]
+                given = changed(prepared, weights=_column(point.weights, prepared), dtype=dtype)
+                result = call(point.merge, given, prepared.shape, _method(point))
+                result = result.detach().to(getattr(torch, dtype))
                 require_finite(result, prepared.name, _method(point))
-                yield index, done(index, result)
+                yield index, result
             del prepared
         work.leave(part, done=True)
 
@@ -319,10 +312,10 @@ def _loops(points: Sequence[Derivation]) -> list[tuple[bool, list[tuple[View, li
     return [(True, together), *alone] if together else alone
 
 
-def _weighted(stack: TensorStack, weights: Sequence[float]) -> TensorStack:
+def _column(weights: Sequence[float], stack: TensorStack) -> Tensor:
     import torch
 
-    return changed(stack, weights=torch.tensor(weights, dtype=torch.float32).reshape(stack.weights.shape))
+    return torch.tensor(weights, dtype=torch.float32).reshape(stack.weights.shape)
 
 
 def _method(derivation: Derivation) -> str:

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -173,20 +172,15 @@ def _pass(
             family = Family([found for index in members if (found := checkpoints[index].derivation)])
             for name in family.inputs.names:
                 entries = [plans[index][name] for index in members]
-                finish = partial(_finished, entries)
-                for position, start, rows in family.combine(name, finish, pool):
+                dtypes = [str(torch_dtype(entry.dtype)).removeprefix("torch.") for entry in entries]
+                for position, start, rows in family.combine(name, dtypes, pool):
                     yield members[position], name, start, rows
 
 
-def _finished(entries: Sequence[Entry], position: int, rows: Tensor) -> Tensor:
-    return _rounded(entries[position], rows)
-
-
 def _rounded(entry: Entry, rows: Tensor) -> Tensor:
-    """Rows in their final dtype: the one rounding of a merge."""
     found = rows.detach().to(torch_dtype(entry.dtype))
     if entry.dtype == "F16":  # the only one that a finite float32 may not fit
-        require_finite(found, entry.name, "a merge in float16")
+        require_finite(found, entry.name, "a model in float16")
     return found
 
 

@@ -1,12 +1,10 @@
 """What the built-in mergers do to a change before they combine it: masks by magnitude, by chance, by rank.
 
-Everything here is rowwise and asks `t.total` for what it needs to know of the rest. NumPy does the counting and the
-comparisons, because its bool arrays are several times quicker than torch's on a processor.
+Everything here is rowwise and asks `t.total` for what it needs to know of the rest. The loops are compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,22 +30,19 @@ def each(value: Any, count: int) -> tuple[Any, ...]:
 def largest(t: TensorStack, *, density: tuple[float, ...], per: Per) -> Tensor:
     """bool (experts, *shape): the `density` of each expert's values with the largest magnitude, over the tensor or
     the model, at least one. Of those that are equal to the smallest that stays, every so manyth in memory order."""
-    import numpy
     import torch
+
+    from ._merge_kernels import trim
 
     least, kept, equal = t.once(partial(_least, density=density, per=per), per)
     earlier = [0] * len(least)
-    if per == "model" or not t.whole:
+    if kept != equal and (per == "model" or not t.whole):
         earlier = t.before(partial(_count_equal, density=density, per=per), per).tolist()
-    mask = numpy.empty((len(t.deltas), t.base.numel()), dtype=bool)
-    for row, magnitudes in enumerate(_magnitudes(t)):
-        numpy.greater_equal(magnitudes, least[row], out=mask[row])
-        if kept[row] < equal[row]:
-            place = numpy.flatnonzero(magnitudes == least[row])
-            # as many stay before the nth as its share of all, to the nearest: steps of 0 and 1 that reach the number
-            number = numpy.arange(earlier[row], earlier[row] + len(place) + 1, dtype=numpy.float64)
-            mask[row, place] = numpy.diff(numpy.floor(number * (kept[row] / equal[row]) + 0.5))
-    return torch.from_numpy(mask).reshape(t.deltas.shape)
+    mask = torch.empty(t.deltas.shape, dtype=torch.bool)
+    rows = zip(t.deltas, least, kept, equal, earlier, mask, strict=True)
+    for delta, bound, staying, alike, before, row in rows:
+        trim(_flat(delta), bound, staying, alike, before, _flat(row))
+    return mask
 
 
 def _least(t: TensorStack, *, density: tuple[float, ...], per: Per) -> tuple[list[int], list[int], list[int]]:
@@ -87,12 +82,12 @@ def _count_upper(t: TensorStack) -> Tensor:
     import numpy
     import torch
 
-    found = []
-    for delta in t.deltas:
-        halves = delta.reshape(-1).numpy().view(numpy.uint32).astype("<u4", copy=False).view("<u2")[1::2]
-        counts = numpy.bincount(halves, minlength=1 << 16)
-        found.append(counts[: 1 << 15] + counts[1 << 15 :])  # whatever the sign
-    return torch.from_numpy(numpy.stack(found))
+    from ._merge_kernels import count_upper
+
+    counts = numpy.zeros((len(t.deltas), 1 << 15), dtype=numpy.int64)
+    for delta, row in zip(t.deltas, counts, strict=True):
+        count_upper(_flat(delta), row)
+    return torch.from_numpy(counts)
 
 
 def _count_lower(t: TensorStack, *, density: tuple[float, ...], per: Per) -> Tensor:
@@ -100,28 +95,27 @@ def _count_lower(t: TensorStack, *, density: tuple[float, ...], per: Per) -> Ten
     import numpy
     import torch
 
+    from ._merge_kernels import count_lower
+
     bins = t.once(partial(_bins, density=density, per=per), per)
-    counts = []
-    for magnitudes, (upper, _) in zip(_magnitudes(t), bins, strict=True):
-        lower = (magnitudes - (upper << 16)).view(numpy.uint32)
-        counts.append(numpy.bincount(lower[lower < 1 << 16], minlength=1 << 16))
-    return torch.from_numpy(numpy.stack(counts))
+    counts = numpy.zeros((len(t.deltas), 1 << 16), dtype=numpy.int64)
+    for delta, row, (upper, _) in zip(t.deltas, counts, bins, strict=True):
+        count_lower(_flat(delta), upper, row)
+    return torch.from_numpy(counts)
 
 
 def _count_equal(t: TensorStack, *, density: tuple[float, ...], per: Per) -> Tensor:
-    import numpy
     import torch
 
+    from ._merge_kernels import count_equal
+
     least, _, _ = t.once(partial(_least, density=density, per=per), per)
-    counts = [numpy.count_nonzero(bits == value) for bits, value in zip(_magnitudes(t), least, strict=True)]
-    return torch.tensor(counts, dtype=torch.int64)
+    return torch.tensor([count_equal(_flat(delta), value) for delta, value in zip(t.deltas, least, strict=True)])
 
 
-def _magnitudes(t: TensorStack) -> Sequence[numpy.ndarray[Any, Any]]:
-    """The magnitudes of each expert's values as whole numbers in the same order: their bits without the sign."""
-    import numpy
-
-    return [delta.reshape(-1).numpy().view(numpy.int32) & 0x7FFFFFFF for delta in t.deltas]
+def _flat(tensor: Tensor) -> numpy.ndarray[Any, Any]:
+    found: numpy.ndarray[Any, Any] = tensor.contiguous().reshape(-1).numpy()
+    return found
 
 
 # ---- by chance ------------------------------------------------------------------------------------------------------
@@ -181,23 +175,14 @@ def _spread(width: int, density: float, epsilon: float) -> numpy.ndarray[Any, An
 
 
 def _ranked(rows: numpy.ndarray[Any, Any], number: int, spread: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    """`spread` laid out by the rank of each magnitude in its row; `number` is that of the first row.
-
-    The key is the magnitude's first 16 bits, exponent and eight of its mantissa: NumPy sorts 16 bits by radix, three to
-    twenty times quicker than wider ones. Equal keys are ranked from the left in even rows, from the right in odd ones.
-    """
+    """`spread` laid out by the rank of each magnitude in its row; `number` is that of the first row."""
     import numpy
-    import torch
 
-    keys = ((rows.view(numpy.uint32) & 0x7FFFFFFF) >> 15).astype(numpy.uint16)
-    odd = slice((number + 1) % 2, None, 2)
-    keys[odd] = keys[odd, ::-1].copy()
-    order = torch.from_numpy(numpy.argsort(keys, axis=1, kind="stable"))
-    limits = torch.empty(rows.shape, dtype=torch.int16)  # torch scatters it five times as quickly as NumPy
-    limits.scatter_(1, order, torch.from_numpy(spread.view(numpy.int16)).expand(rows.shape))
-    found = limits.numpy().view(numpy.uint16)
-    found[odd] = found[odd, ::-1].copy()
-    return found
+    from ._merge_kernels import ranked
+
+    limits = numpy.empty(rows.shape, dtype=numpy.uint16)
+    ranked(rows, number % 2, spread, limits)
+    return limits
 
 
 # ---- what is left ---------------------------------------------------------------------------------------------------
@@ -206,13 +191,14 @@ def _ranked(rows: numpy.ndarray[Any, Any], number: int, spread: numpy.ndarray[An
 def kept(t: TensorStack, mask: partial[Tensor], rescale: str) -> Tensor:
     """Each expert's values where `mask` is true, zero elsewhere; with `rescale: l1` by the factor that gives them the
     L1 norm that the expert's change to the tensor had before."""
-    import numpy
     import torch
 
-    found = torch.from_numpy(t.once(mask).numpy().astype(numpy.float32)).mul_(t.deltas)
-    if rescale == "l1":
-        for delta, factor in zip(found, t.once(partial(_l1_factors, mask=mask), "tensor"), strict=True):
-            delta *= factor
+    from ._merge_kernels import masked
+
+    factors = t.once(partial(_l1_factors, mask=mask), "tensor") if rescale == "l1" else [1.0] * len(t.deltas)
+    found = torch.empty_like(t.deltas)
+    for delta, stays, factor, row in zip(t.deltas, t.once(mask), factors, found, strict=True):
+        masked(_flat(delta), _flat(stays), factor, _flat(row))
     return found
 
 
@@ -223,13 +209,9 @@ def _l1_factors(t: TensorStack, *, mask: partial[Tensor]) -> list[float]:
 
 def _l1_norms(t: TensorStack, *, mask: partial[Tensor]) -> Tensor:
     """float64 (2, experts): before and after `mask`."""
-    import numpy
     import torch
 
-    norms = []
-    for delta, stays in zip(t.deltas, t.once(mask), strict=True):
-        magnitudes = delta.abs()
-        had = float(magnitudes.sum())
-        magnitudes *= torch.from_numpy(stays.numpy().astype(numpy.float32))
-        norms.append((had, float(magnitudes.sum())))
-    return torch.tensor(norms, dtype=torch.float64).T
+    from ._merge_kernels import norms
+
+    found = [norms(_flat(delta), _flat(stays)) for delta, stays in zip(t.deltas, t.once(mask), strict=True)]
+    return torch.tensor(found, dtype=torch.float64).T

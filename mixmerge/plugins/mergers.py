@@ -18,7 +18,7 @@ nearest multiple of 1/65536.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,10 +38,9 @@ Epsilon = HalfRange | list[HalfRange]
 Rescale = Literal["l1", "density", "none"]
 
 _ZERO_SUM = 1e-8  # mergekit's bound under which a sum of weights counts as zero
-_TINIEST = 1.1754943508222875e-38  # float32's smallest normal number
 
 
-@merger(name="linear", version="2", source="arXiv:2203.05482, section 2; mergekit `linear`", files=config_file)
+@merger(name="linear", version="3", source="arXiv:2203.05482, section 2; mergekit `linear`", files=config_file)
 @rowwise
 def linear(t: TensorStack, /, *, normalize: bool = True) -> Tensor:
     """Weighted average of the experts' weights ("model soup").
@@ -51,11 +50,17 @@ def linear(t: TensorStack, /, *, normalize: bool = True) -> Tensor:
 
     Deviation from mergekit: weights that sum to zero are an error and not a division by zero.
     """
-    weights = t.weights.flatten().tolist()
-    change = _weighted_sum(t.deltas, weights)
-    if normalize:
-        return change.div_(_total(weights)).add_(t.base)
-    return change.add_(t.base, alpha=sum(weights))
+    from mixmerge.checkpoint.kernels import raw
+
+    from ._merge_kernels import averaged
+
+    experts = t.expert_weights
+    if len({expert.dtype for expert in experts}) > 1:
+        experts = tuple(expert.float() for expert in experts)
+    found, out = _result(t)
+    divisor, share = (_total(t), 1.0) if normalize else (1.0, float(t.weights.sum()))
+    averaged(tuple(map(raw, experts)), t.weights.reshape(-1).numpy(), divisor, share, out)
+    return found
 
 
 @rowwise
@@ -98,7 +103,7 @@ def prune(t: TensorStack, /, *, density: Density, epsilon: Epsilon = 0.15, resca
 
 
 @merger(
-    name="ties", version="2", source="arXiv:2306.01708, section 4; mergekit `ties`", prepare=trim, files=config_file
+    name="ties", version="3", source="arXiv:2306.01708, section 4; mergekit `ties`", prepare=trim, files=config_file
 )
 @rowwise
 def ties(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Tensor:
@@ -122,7 +127,7 @@ def ties(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Te
 
 @merger(
     name="dare_linear",
-    version="2",
+    version="3",
     source="arXiv:2311.03099, section 3; mergekit `dare_linear`",
     prepare=drop,
     files=config_file,
@@ -143,7 +148,7 @@ def dare_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.
 
 @merger(
     name="dare_ties",
-    version="2",
+    version="3",
     source="arXiv:2311.03099, section 3; mergekit `dare_ties`",
     prepare=drop,
     files=config_file,
@@ -173,7 +178,7 @@ def _within(*, density: Any, epsilon: Any, **_: object) -> str:
 
 @merger(
     name="della",
-    version="2",
+    version="3",
     source="arXiv:2406.11617, section 3; mergekit `della`",
     prepare=prune,
     check=_within,
@@ -202,7 +207,7 @@ def della(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> T
 
 @merger(
     name="della_linear",
-    version="2",
+    version="3",
     source="arXiv:2406.11617, section 3; mergekit `della_linear`",
     prepare=prune,
     check=_within,
@@ -220,75 +225,44 @@ def della_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1
 
 
 def _summed(t: TensorStack, normalize: bool, scale: float) -> Tensor:
-    weights = t.weights.flatten().tolist()
-    change = _weighted_sum(t.deltas, weights)
-    if normalize:
-        change /= _total(weights)
-    return _onto(t.base, change, scale)
+    from ._merge_kernels import summed
+
+    found, out = _result(t)
+    summed(*_flat(t), _total(t) if normalize else 1.0, scale, out)
+    return found
 
 
 def _elected(t: TensorStack, normalize: bool, scale: float) -> Tensor:
-    """For each weight the sum, or weighted mean, of the changes whose sign is that of the weighted sum.
+    from ._merge_kernels import elected
 
-    Positive and negative votes are added up apart; the larger side wins. That takes sums and no masks, which are slow
-    in torch, and what does not depend on the weights is computed once for all points of a sweep.
-    """
+    found, out = _result(t)
+    elected(*_flat(t), normalize, scale, out)
+    return found
+
+
+def _flat(t: TensorStack) -> tuple[Any, Any, Any]:
+    """Base, deltas and weights for compiled loops."""
+    deltas = t.deltas.contiguous().reshape(len(t.deltas), -1)
+    return t.base.contiguous().reshape(-1).numpy(), deltas.numpy(), t.weights.reshape(-1).numpy()
+
+
+def _result(t: TensorStack) -> tuple[Tensor, Any]:
+    """Memory for the result, as a tensor and for compiled loops: in the dtype it will have, if they can round to it."""
     import torch
 
+    from mixmerge.checkpoint.kernels import raw
+
+    found = torch.empty(t.shape, dtype=torch.bfloat16 if t.dtype == "bfloat16" else torch.float32)
+    return found, raw(found)
+
+
+def _total(t: TensorStack) -> float:
     weights = t.weights.flatten().tolist()
-    up, down = _sides(t, _parted, weights)
-    wins = torch.add(up, down).ge_(0)  # as 0.0 and 1.0
-    change = torch.lerp(down, up, wins)
-    if normalize:
-        weight_up, weight_down = _sides(t, _counted, weights)
-        divisor = torch.lerp(weight_down, weight_up, wins)
-        if min(weights) >= 0:
-            divisor.clamp_(min=_TINIEST)  # nobody is left there: the change is zero, and stays it
-        else:
-            divisor[divisor == 0] = 1
-        change /= divisor
-    return _onto(t.base, change, scale)
-
-
-def _sides(t: TensorStack, split: Callable[[TensorStack], Any], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """The weighted sums of what votes up and of what votes down; a negative weight turns a vote round."""
-    ups, downs = t.once(split)
-    up = [(downs if weight < 0 else ups)[row] for row, weight in enumerate(weights)]
-    down = [(ups if weight < 0 else downs)[row] for row, weight in enumerate(weights)]
-    return _weighted_sum(up, weights), _weighted_sum(down, weights)
-
-
-def _parted(t: TensorStack) -> tuple[Tensor, Tensor]:
-    """The positive values and the negative ones, zero elsewhere; float32 (experts, *shape) each."""
-    return t.deltas.clamp(min=0), t.deltas.clamp(max=0)
-
-
-def _counted(t: TensorStack) -> tuple[Tensor, Tensor]:
-    """1 where a value is positive; 1 where it is negative; float32 (experts, *shape) each."""
-    import torch
-
-    up, down = torch.empty_like(t.deltas), torch.empty_like(t.deltas)
-    return torch.gt(t.deltas, 0, out=up), torch.lt(t.deltas, 0, out=down)
-
-
-def _weighted_sum(parts: Sequence[Tensor] | Tensor, weights: Sequence[float]) -> Tensor:
-    """In the order of the experts, so that the last bit does not depend on how a library adds."""
-    total = parts[0] * weights[0]
-    for part, weight in zip(parts[1:], weights[1:], strict=True):
-        total.add_(part, alpha=weight)
-    return total
-
-
-def _onto(base: Tensor, change: Tensor, scale: float) -> Tensor:
-    return change.mul_(scale).add_(base) if scale != 1 else change.add_(base)
-
-
-def _total(weights: Sequence[float]) -> float:
     total = sum(weights)
     if abs(total) < _ZERO_SUM:
         shown = ", ".join(f"{weight:g}" for weight in weights)
         raise CheckpointError(f"the weights {shown} sum to zero", hint="give other weights, or normalize: false")
-    return total
+    return float(total)
 
 
 @hookimpl

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixmerge.checkpoint.kernels import Raw, as_float, compiled
+from mixmerge.checkpoint.kernels import Raw, as_float
+from mixmerge.compiled import compiled
 
 
 @compiled
