@@ -129,14 +129,12 @@ def masked(delta: Values, mask: NDArray[np.bool_], factor: float, out: Values) -
 
 
 @exact
-def averaged(
-    models: tuple[NDArray[Any], ...], weights: Values, divisor: float, share: float, out: NDArray[Any]
-) -> None:
-    """out = share * the first model + the weighted sum of what the others have more than it, / divisor.
+def averaged(models: tuple[NDArray[Any], ...], weights: Values, share: float, out: NDArray[Any]) -> None:
+    """out = share * the first model + the weighted sum of what the others have more than it.
 
-    With the sum of the weights as divisor and a share of 1 that is their mean, and what all have alike stays as it is.
+    With weights that sum to 1 and a share of 1 that is their mean, and what all have alike stays as it is.
     """
-    total, by, whole = np.empty(_BLOCK, dtype=np.float32), np.float32(divisor), np.float32(share)
+    total, whole = np.empty(_BLOCK, dtype=np.float32), np.float32(share)
     for first in range(0, len(out), _BLOCK):
         size = min(_BLOCK, len(out) - first)
         origin = models[0][first : first + size]
@@ -147,15 +145,13 @@ def averaged(
                 total[i] += weight * (np.float32(as_float(model[i])) - np.float32(as_float(origin[i])))
         block = out[first : first + size]
         for i in range(size):
-            store(block, i, whole * np.float32(as_float(origin[i])) + total[i] / by)
+            store(block, i, whole * np.float32(as_float(origin[i])) + total[i])
 
 
 @exact
-def summed(
-    base: Values, deltas: NDArray[np.float32], weights: Values, divisor: float, scale: float, out: NDArray[Any]
-) -> None:
-    """out = base + scale * (the weighted sum of deltas) / divisor."""
-    total, by, factor = np.empty(_BLOCK, dtype=np.float32), np.float32(divisor), np.float32(scale)
+def summed(base: Values, deltas: NDArray[np.float32], weights: Values, out: NDArray[Any]) -> None:
+    """out = base + the weighted sum of deltas."""
+    total = np.empty(_BLOCK, dtype=np.float32)
     for first in range(0, len(out), _BLOCK):
         size = min(_BLOCK, len(out) - first)
         total[:] = 0
@@ -165,7 +161,7 @@ def summed(
                 total[i] += weight * delta[i]
         block, origin = out[first : first + size], base[first : first + size]
         for i in range(size):
-            store(block, i, origin[i] + factor * (total[i] / by))
+            store(block, i, origin[i] + total[i])
 
 
 @exact

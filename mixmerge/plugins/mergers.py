@@ -58,8 +58,8 @@ def linear(t: TensorStack, /, *, normalize: bool = True) -> Tensor:
     if len({expert.dtype for expert in experts}) > 1:
         experts = tuple(expert.float() for expert in experts)
     found, out = _result(t)
-    divisor, share = (_total(t), 1.0) if normalize else (1.0, float(t.weights.sum()))
-    averaged(tuple(map(raw, experts)), t.weights.reshape(-1).numpy(), divisor, share, out)
+    share = 1.0 if normalize else float(t.weights.sum())
+    averaged(tuple(map(raw, experts)), _weights(t, 1 / _total(t) if normalize else 1.0), share, out)
     return found
 
 
@@ -228,7 +228,7 @@ def _summed(t: TensorStack, normalize: bool, scale: float) -> Tensor:
     from ._merge_kernels import summed
 
     found, out = _result(t)
-    summed(*_flat(t), _total(t) if normalize else 1.0, scale, out)
+    summed(*_flat(t), _weights(t, scale / _total(t) if normalize else scale), out)
     return found
 
 
@@ -236,14 +236,17 @@ def _elected(t: TensorStack, normalize: bool, scale: float) -> Tensor:
     from ._merge_kernels import elected
 
     found, out = _result(t)
-    elected(*_flat(t), normalize, scale, out)
+    elected(*_flat(t), _weights(t), normalize, scale, out)
     return found
 
 
-def _flat(t: TensorStack) -> tuple[Any, Any, Any]:
-    """Base, deltas and weights for compiled loops."""
-    deltas = t.deltas.contiguous().reshape(len(t.deltas), -1)
-    return t.base.contiguous().reshape(-1).numpy(), deltas.numpy(), t.weights.reshape(-1).numpy()
+def _flat(t: TensorStack) -> tuple[Any, Any]:
+    """Base and deltas for compiled loops."""
+    return t.base.contiguous().reshape(-1).numpy(), t.deltas.contiguous().reshape(len(t.deltas), -1).numpy()
+
+
+def _weights(t: TensorStack, factor: float = 1.0) -> Any:
+    return (t.weights.reshape(-1).double() * factor).float().numpy()
 
 
 def _result(t: TensorStack) -> tuple[Tensor, Any]:
