@@ -14,9 +14,11 @@ theirs). Ratios of CPU seconds stand beside them, since on a machine that has ot
     single_linear_vs_io        one linear merge, written, over reading the three inputs and writing as many bytes as
                                the output has, with fsync, in blocks of 1 MiB
     single_*_vs_mergekit       one merge, written, against one `run_merge`
-    peak_gib_7b                the resident memory of a process that writes four merges (one of each method) of three
-                               sharded checkpoints of DeepSeek-Coder-7B's shapes, over what it had after its imports;
-                               of as many of its 30 layers as `--layers-7b` says (a peak depends on the largest tensor)
+    peak_gib_7b                the resident memory of a process that writes four merges (one of each method), and of one
+                               that writes eight, of three sharded checkpoints of DeepSeek-Coder-7B's shapes, over what
+                               it had after its imports; of as many of its 30 layers as `--layers-7b` says (a peak
+                               depends on the largest tensor). Beside it the time of 36 points of all 30 layers,
+                               extrapolated
 
 `--quick` is the same on a toy: it shows that everything runs, and its figures say nothing.
 """
@@ -309,41 +311,48 @@ def status(field):
     line = next(line for line in open("/proc/self/status") if line.startswith(field))
     return int(line.split()[1]) / (1 << 20)
 
-models, out = [Path(path) for path in sys.argv[3:]], Path(sys.argv[2])
+out, count, models = Path(sys.argv[2]), int(sys.argv[3]), [Path(path) for path in sys.argv[4:]]
 import safetensors, numpy
-points = [sweep.ours(models, (method, 0.3)) for method in sweep.METHODS]
+points = [sweep.ours(models, (method, weight)) for weight in sweep.WEIGHTS for method in sweep.METHODS][:count]
 before = status("VmRSS")
-start = time.perf_counter()
-sweep.written(points, out)
-print(json.dumps({"peak_gib": status("VmHWM") - before, "seconds": time.perf_counter() - start}))
+start, cpu = time.perf_counter(), time.process_time()
+sweep.swept(points) if sys.argv[2] == "-" else sweep.written(points, out)
+took = time.perf_counter() - start, time.process_time() - cpu
+print(json.dumps({"points": count, "peak_gib": status("VmHWM") - before, "seconds": took[0], "cpu_seconds": took[1]}))
 """
 
 
-def seven(bench: Bench, shape: Shape, work: Path) -> None:
+def seven(bench: Bench, shape: Shape, work: Path, counts: Sequence[int], write: bool) -> None:
     size = 2 * shape.parameters
-    needed = size * (3 + len(METHODS))
+    needed = size * (3 + (max(counts) if write else 0))
     free = shutil.disk_usage(work).free
     if needed + SPARE_BYTES > free:
         raise SystemExit(
-            f"error: {needed / 1e9:.0f} GB are needed for {shape.layers} layers, and {free / 1e9:.0f} GB are free\n"
-            "  hint: --layers-7b N"
+            f"error: {needed / 1e9:.0f} GB are needed for {shape.layers} layers and {max(counts)} points, and "
+            f"{free / 1e9:.0f} GB are free\n  hint: --layers-7b N, --points-7b N or --unwritten-7b"
         )
     folder = work / "seven"
+    runs = []
     try:
         models = make(folder, shape)
-        arguments = [sys.executable, "-c", SEVEN_RUN, str(Path(__file__).parent), str(folder / "out")]
-        done = subprocess.run([*arguments, *map(str, models)], check=True, capture_output=True, text=True)
+        for count in counts:
+            out = str(folder / "out") if write else "-"
+            arguments = [sys.executable, "-c", SEVEN_RUN, str(Path(__file__).parent), out, str(count)]
+            done = subprocess.run([*arguments, *map(str, models)], check=True, capture_output=True, text=True)
+            runs.append({name: round(value, 3) for name, value in json.loads(done.stdout.splitlines()[-1]).items()})
+            print(f"7B shape: {runs[-1]}", file=sys.stderr)
+            shutil.rmtree(folder / "out", ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    bench.facts["peak_gib_7b"] = round(found["peak_gib"], 3)
-    bench.facts["seven"] = {
-        "layers": shape.layers,
-        "parameters": shape.parameters,
-        "points_written": len(METHODS),
-        "seconds": round(found["seconds"], 1),
-    }
-    print(f"7B shape: {bench.facts['seven']}, peak {found['peak_gib']:.2f} GiB", file=sys.stderr)
+    bench.facts["peak_gib_7b"] = max(run["peak_gib"] for run in runs)
+    bench.facts["seven"] = {"layers": shape.layers, "parameters": shape.parameters, "written": write, "runs": runs}
+    if len(runs) > 1:
+        # More points cost what the last ones did; layers what they are of all 30.
+        first, last = runs[0], runs[-1]
+        for_one = (last["seconds"] - first["seconds"]) / (last["points"] - first["points"])
+        whole = SEVEN.parameters / shape.parameters
+        extrapolated = whole * (first["seconds"] + (36 - first["points"]) * for_one)
+        bench.facts["seven"]["extrapolated_seconds_for_36_of_30_layers"] = round(extrapolated)
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------
@@ -356,6 +365,10 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds (default: 3)")
     parser.add_argument("--only", nargs="+", choices=("grid", "commands", "single", "seven"), help="a part of it")
     parser.add_argument("--layers-7b", type=int, default=4, metavar="N", help="layers of the 7B shape (default: 4)")
+    parser.add_argument(
+        "--points-7b", type=int, nargs="+", default=[4, 8], metavar="N", help="merges of it in one pass (default: 4 8)"
+    )
+    parser.add_argument("--unwritten-7b", action="store_true", help="compute them and write none: for a small disk")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where files are written (default: a temporary one)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -373,7 +386,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     large = Shape(64, 176, 2, 60_000, tied=False) if options.quick else SEVEN
     if not options.quick:
         large = Shape(large.hidden, large.inner, options.layers_7b, large.vocabulary, large.tied)
-    parts["seven"] = lambda: seven(bench, large, work)
+    parts["seven"] = lambda: seven(bench, large, work, options.points_7b, not options.unwritten_7b)
     swept([ours(models, (method, 0.3)) for method in METHODS])  # warm
     run_merge(models, ("linear", 0.3), bench.out())
     for name, part in parts.items():

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mixmerge import Checkpoint, CheckpointError, Component, TensorStack, checkpoint, rowwise
-from mixmerge.checkpoint import parts
+from mixmerge.checkpoint import kernels, parts, reading
+from mixmerge.plugins import _merge_kernels, mergers
 from mixmerge.plugins import _thinning as thinning
-from mixmerge.plugins import mergers
 from mixmerge.types import Derivation
 
 METHODS = {component.name: component for component in mergers.register_mergers()}
@@ -440,3 +440,61 @@ def test_float16_that_overflows_is_an_error(tmp_path: Path) -> None:
     merge = point([tmp_path / "base", tmp_path / "one"], "linear", (2.0,), normalize=False)
     with pytest.raises(CheckpointError, match="16 of 16 values of w are NaN or infinite"):
         checkpoint.write(merge, tmp_path / "out")
+
+
+# ---- what is read, and how often it is rounded ----------------------------------------------------------------------
+
+
+@rowwise
+def halved(t: TensorStack, /) -> torch.Tensor:
+    return t.deltas / 2
+
+
+def test_a_method_that_needs_no_base_reads_none(trio: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    read_rows = reading.Stored._read
+
+    def noted(self: Any, name: str, start: int, stop: int | None) -> torch.Tensor:
+        seen.add(self._stored.tensors[name].file.parent.name)
+        return read_rows(self, name, start, stop)
+
+    monkeypatch.setattr(reading.Stored, "_read", noted)
+    for method, models in (("linear", {"one", "two"}), ("dare_linear", {"base", "one", "two"})):
+        seen.clear()
+        given = {"density": 0.5} if method != "linear" else {}
+        assert len(list(checkpoint.sweep([point(trio, method, **given)]))) > 3
+        assert seen == models
+
+
+def test_a_plugin_can_thin_out_what_a_built_in_averages(trio: list[Path]) -> None:
+    component = Component("merger", "half", "1", mergers.linear.function, prepare=halved)
+    found = dict(checkpoint.tensors(point(trio, component, (1.0, 3.0))))
+    base, one, two = (read(path) for path in trio)
+    for name, tensor in base.items():
+        expected = 0.5 * tensor + 0.5 * (0.25 * one[name] + 0.75 * two[name])
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "given"), GRID)
+def test_a_merge_is_rounded_once_and_as_torch_rounds(trio: list[Path], method: str, given: dict[str, Any]) -> None:
+    merge = [point(trio, method, **given)]
+    for (_, name, start, full), (*place, short) in zip(
+        checkpoint.sweep(merge, dtype="float32"), checkpoint.sweep(merge, dtype="bfloat16"), strict=True
+    ):
+        assert place == [0, name, start]
+        assert torch.equal(full.bfloat16(), short)
+
+
+def test_numbers_are_stored_as_bfloat16_as_torch_does() -> None:
+    bits = np.random.default_rng(3).integers(0, 1 << 32, 200_000, dtype=np.uint32)
+    bits[:65_536] = np.arange(65_536, dtype=np.uint32) << 16 | 0x8000  # exactly between two
+    values = torch.from_numpy(bits.view(np.float32).copy())
+    values = torch.cat([values[~values.isnan()], torch.tensor([torch.inf, -torch.inf, 0.0, -0.0])])
+    alone = (values.numpy(),)
+    out = torch.empty(len(values), dtype=torch.bfloat16)
+    with np.errstate(all="ignore"):
+        _merge_kernels.averaged(alone, np.ones(1, dtype=np.float32), 1.0, kernels.raw(out))
+    same = values + 0  # what the loop adds: -0.0 + 0.0 is 0.0
+    assert torch.equal(out.view(torch.int16), same.bfloat16().view(torch.int16))
+    _merge_kernels.averaged((np.array([np.nan], dtype=np.float32),), np.ones(1, np.float32), 1.0, kernels.raw(out[:1]))
+    assert out[0].isnan()

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from ..errors import CheckpointError
@@ -247,7 +247,7 @@ class Work:
         key = (view, identity(function))
         memo = self._part_once.setdefault(part, {}) if per == "part" else self._tensor_once
         if key not in memo:
-            memo[key] = function(changed(stack, weights=_unknown(stack)))
+            memo[key] = function(changed(stack, weights=_no_weights(len(stack.experts), stack.weights.ndim - 1)))
         value = memo[key]
         if isinstance(value, _Bits):
             value = memo[key] = value.tensor()
@@ -336,13 +336,19 @@ def _several(stack: Part) -> tuple[int, ...]:
     return (len(stack.experts), *stack.shape)
 
 
-def _part(work: Work, stored: Rows, start: int, whole: bool, shape: Sequence[int]) -> Part:
+@lru_cache
+def _no_weights(experts: int, dimensions: int) -> Tensor:
+    """NaN weights: what looks at weights where it may not must fail at once, and not give every point the first's."""
     import torch
 
+    return torch.full((experts, *[1] * dimensions), float("nan"))
+
+
+def _part(work: Work, stored: Rows, start: int, whole: bool, shape: Sequence[int]) -> Part:
     found = object.__new__(Part)
     found.__dict__.update(
         name=work.name,
-        weights=torch.full((len(stored) - 1, *[1] * len(shape)), float("nan")),
+        weights=_no_weights(len(stored) - 1, len(shape)),
         experts=work.source.ids,
         start=start,
         whole=whole,
@@ -381,11 +387,6 @@ class _Bits:
 
 def _one(work: Work) -> list[tuple[int, int]]:
     return [(0, work.cuts[-1][1])]
-
-
-def _unknown(stack: TensorStack) -> Tensor:
-    """NaN weights: what looks at weights where it may not must fail at once, and not give every point the first's."""
-    return stack.weights * float("nan")
 
 
 def identity(function: Any) -> Hashable:

@@ -63,7 +63,20 @@ def names(checkpoint: Checkpoint) -> Sequence[str]:
 
 
 def open_checkpoint(checkpoint: Checkpoint) -> Reader:
-    return Derived(checkpoint.derivation) if checkpoint.derivation else Stored(checkpoint)
+    return open_all([checkpoint])[0]
+
+
+def open_all(checkpoints: Sequence[Checkpoint]) -> list[Reader]:
+    """The merges of one family share the inputs that they read."""
+    found: dict[int, Reader] = {}
+    for index, checkpoint in enumerate(checkpoints):
+        if checkpoint.derivation is None:
+            found[index] = Stored(checkpoint)
+    for members in by_family(checkpoints).values():
+        derivations = [one for index in members if (one := checkpoints[index].derivation)]
+        inputs = Inputs(derivations[0].base, derivations[0].experts)
+        found.update({i: Derived(one, inputs) for i, one in zip(members, derivations, strict=True)})
+    return [found[index] for index in range(len(checkpoints))]
 
 
 @contextmanager
@@ -161,11 +174,11 @@ class Inputs:
 class Family:
     """Derivations over the same inputs: reads once, prepares once per key, combines once per derivation."""
 
-    def __init__(self, derivations: Sequence[Derivation]) -> None:
+    def __init__(self, derivations: Sequence[Derivation], inputs: Inputs | None = None) -> None:
         if len({family_key(derivation) for derivation in derivations}) != 1:
             raise ValueError("derivations that are merged together must have the same base and experts")
         self.derivations = derivations
-        self.inputs = Inputs(derivations[0].base, derivations[0].experts)
+        self.inputs = inputs or Inputs(derivations[0].base, derivations[0].experts)
         self._model = _Model(self.inputs)
 
     def get(self, name: str) -> dict[int, Tensor]:
@@ -266,8 +279,8 @@ class _Model:
 class Derived:
     """A merge, computed whenever a tensor is asked for."""
 
-    def __init__(self, derivation: Derivation) -> None:
-        self.family = Family([derivation])
+    def __init__(self, derivation: Derivation, inputs: Inputs) -> None:
+        self.family = Family([derivation], inputs)
         self.names = self.family.inputs.names
         self.layout = self.family.inputs.base.layout
 

@@ -23,11 +23,12 @@ from .finite import require_finite
 from .layout import FLOATS, INDEX, WEIGHTS
 from .parts import cut
 from .reading import Reader, Stored
-from .stream import Family, by_family, open_checkpoint, workers
+from .stream import Derived, Family, by_family, open_all, open_checkpoint, workers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+BEGIN_BYTES = 16 << 20  # the disk is told to begin with so much at a time; with less, files lie there in small pieces
 SHARD_BYTES = 5_000_000_000  # what the Hugging Face libraries take
 _BESIDE = (  # what makes a model of weights; copied untouched
     *("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
@@ -69,7 +70,7 @@ def write_many(
     together up to 320 MiB are held, so that they are read once. Other methods hold whole tensors. Returns the digests
     in order.
     """
-    readers = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
+    readers = open_all(checkpoints)
     plans = [_plan(reader, dtype) for reader in readers]
     _require_space(outs, plans)
     with ExitStack() as stack:
@@ -89,7 +90,7 @@ def sweep(
 
     Tensors come in sorted order, the rows of one in order, the merges of one family side by side.
     """
-    readers = [open_checkpoint(checkpoint) for checkpoint in checkpoints]
+    readers = open_all(checkpoints)
     return _pass(checkpoints, readers, [_plan(reader, dtype) for reader in readers], threads)
 
 
@@ -171,7 +172,10 @@ def _pass(
                     yield index, name, start, _rounded(entry, rows)
     with workers(torch.get_num_threads() if threads is None else threads) as pool:
         for members in by_family(checkpoints).values():
-            family = Family([found for index in members if (found := checkpoints[index].derivation)])
+            first = readers[members[0]]
+            assert isinstance(first, Derived)
+            derivations = [found for index in members if (found := checkpoints[index].derivation)]
+            family = Family(derivations, first.family.inputs)
             for name in family.inputs.names:
                 entries = [plans[index][name] for index in members]
                 dtypes = [str(torch_dtype(entry.dtype)).removeprefix("torch.") for entry in entries]
@@ -195,6 +199,7 @@ class _Output:
         self._places: dict[str, tuple[IO[bytes], int]] = {}
         self._files: list[IO[bytes]] = []
         self._done: dict[str, int] = {}  # bytes of each tensor that are written
+        self._begun: dict[int, int] = {}  # up to where the disk was told to write each file
         shards = _shards(plan, max_shard_bytes)
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
@@ -235,11 +240,13 @@ class _Output:
             _feed(self._digest, self.plan[name], start, data)
         offset += self._done.get(name, 0)
         self._done[name] = self._done.get(name, 0) + len(data)
-        begin = offset
         while data:
             count = os.pwrite(stream.fileno(), data, offset)
             data, offset = data[count:], offset + count
-        start_writing(stream.fileno(), begin, offset - begin)
+        begun = self._begun.get(stream.fileno(), 0)
+        if offset - begun >= BEGIN_BYTES:
+            start_writing(stream.fileno(), begun, offset - begun)
+            self._begun[stream.fileno()] = offset
         if self._done[name] >= self.plan[name].bytes:
             del self._places[name]
 
