@@ -322,9 +322,9 @@ print(json.dumps({"points": count, "peak_gib": status("VmHWM") - before, "second
 """
 
 
-def seven(bench: Bench, shape: Shape, work: Path, counts: Sequence[int], write: bool) -> None:
+def seven(bench: Bench, shape: Shape, work: Path, counts: Sequence[int], write: bool, ready: Path | None) -> None:
     size = 2 * shape.parameters
-    needed = size * (3 + (max(counts) if write else 0))
+    needed = size * ((0 if ready else 3) + (max(counts) if write else 0))
     free = shutil.disk_usage(work).free
     if needed + SPARE_BYTES > free:
         raise SystemExit(
@@ -334,7 +334,7 @@ def seven(bench: Bench, shape: Shape, work: Path, counts: Sequence[int], write: 
     folder = work / "seven"
     runs = []
     try:
-        models = make(folder, shape)
+        models = make(ready or folder, shape)
         for count in counts:
             out = str(folder / "out") if write else "-"
             arguments = [sys.executable, "-c", SEVEN_RUN, str(Path(__file__).parent), out, str(count)]
@@ -369,6 +369,7 @@ def main() -> None:
         "--points-7b", type=int, nargs="+", default=[4, 8], metavar="N", help="merges of it in one pass (default: 4 8)"
     )
     parser.add_argument("--unwritten-7b", action="store_true", help="compute them and write none: for a small disk")
+    parser.add_argument("--models-7b", type=Path, metavar="DIR", help="where they are, with so many layers")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where files are written (default: a temporary one)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -386,7 +387,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     large = Shape(64, 176, 2, 60_000, tied=False) if options.quick else SEVEN
     if not options.quick:
         large = Shape(large.hidden, large.inner, options.layers_7b, large.vocabulary, large.tied)
-    parts["seven"] = lambda: seven(bench, large, work, options.points_7b, not options.unwritten_7b)
+    parts["seven"] = lambda: seven(bench, large, work, options.points_7b, not options.unwritten_7b, options.models_7b)
     swept([ours(models, (method, 0.3)) for method in METHODS])  # warm
     run_merge(models, ("linear", 0.3), bench.out())
     for name, part in parts.items():

@@ -11,10 +11,11 @@ Signatures, by kind (`/` ends the positional part):
 
     trainer            train(start: Checkpoint, data: Mixture, out: Path, seed: int, /, *, …) -> Mapping[str, float]
                        writes a checkpoint directory into `out` and returns figures (loss, steps, tokens, seconds)
-    merger             merge(t: TensorStack, /, *, …) -> Tensor            shape of t.base, float32
+    merger             merge(t: TensorStack, /, *, …) -> Tensor            shape t.shape, float32 or already t.dtype
                        with `prepare=`: prepare(t, /, *, …) -> Tensor      shape of t.deltas; must not look at t.weights
                        either may be `@rowwise`: it then gets some rows at a time, which keeps memory small and is what
-                       makes the built-in ones quick; `t.total`, `t.before`, `t.once` and `t.draws` tell it of the rest
+                       makes the built-in ones quick; `t.total`, `t.before`, `t.once` and `t.draws` tell it of the rest.
+                       t.base and t.deltas are computed, and t.stored is read, only when they are asked for
     checkpoint_merger  merge(base: Checkpoint, experts: Sequence[Checkpoint], weights: Sequence[float], out: Path,
                        seed: int, /, *, …) -> None
     evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …)

@@ -196,7 +196,7 @@ def kept(t: TensorStack, mask: partial[Tensor], rescale: str) -> Tensor:
     from ._merge_kernels import masked
 
     factors = t.once(partial(_l1_factors, mask=mask), "tensor") if rescale == "l1" else [1.0] * len(t.deltas)
-    found = torch.empty_like(t.deltas)
+    found = torch.empty(t.deltas.shape)  # float32, and contiguous whatever the deltas are
     for delta, stays, factor, row in zip(t.deltas, t.once(mask), factors, found, strict=True):
         masked(_flat(delta), _flat(stays), factor, _flat(row))
     return found

@@ -336,3 +336,12 @@ def test_every_method_says_where_it_comes_from() -> None:
         assert component.source.startswith("arXiv:")
         documented = (component.function.__doc__ or "") + (component.prepare.__doc__ or "" if component.prepare else "")
         assert all(name in documented for name in component.parameters)
+
+
+@pytest.mark.parametrize("component", ALL, ids=lambda component: component.name)
+def test_memory_in_another_order_gives_the_same(component: Component) -> None:
+    t = stack()
+    given: dict[str, Any] = {"density": 0.5} if component.prepare else {}
+    turned = t.with_deltas(t.deltas.transpose(1, 2).contiguous().transpose(1, 2))
+    assert not turned.deltas.is_contiguous()
+    assert torch.equal(run(component, turned, **given), run(component, t.with_deltas(t.deltas), **given))
