@@ -62,7 +62,7 @@ class Files:
         return file
 
     def past_the_cache(self, path: Path) -> int | None:
-        """The file opened for reads that do not go through the cache; None where it lies there, or none are to be had."""
+        """The file opened for reads that do not go through the cache; None where it lies there, or none can be had."""
         return self._opened(path, past_the_cache=True) if _DIRECT else None
 
     def _opened(self, path: Path, past_the_cache: bool) -> int | None:
