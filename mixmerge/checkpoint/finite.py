@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
-
-
-_EXPONENT = {"bfloat16": 0x7F80, "float16": 0x7C00, "float32": 0x7F800000, "float64": 0x7FF0 << 48}
 
 
 def require_finite(tensor: Tensor, name: str, model: str) -> None:
@@ -19,14 +18,27 @@ def require_finite(tensor: Tensor, name: str, model: str) -> None:
 
     from .kernels import all_bits_somewhere
 
-    exponent = _EXPONENT.get(str(tensor.dtype).removeprefix("torch."))
-    if exponent is None:  # a whole number
+    form = _form(tensor.dtype)
+    if form is None:  # whole numbers
         return
-    width = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    bits = tensor.contiguous().reshape(-1).view(width).numpy()
-    if all_bits_somewhere(bits, bits.dtype.type(exponent)):
+    kind, exponent = form
+    if all_bits_somewhere(tensor.contiguous().reshape(-1).view(kind).numpy(), exponent):
         count = int((~torch.isfinite(tensor)).sum())
         raise CheckpointError(
             f"{model}: {count} of {tensor.numel()} values of {name} are NaN or infinite",
             hint="a training run that diverged, a broken file, or weights of a merge that sum to zero",
         )
+
+
+@cache
+def _form(dtype: torch.dtype) -> tuple[torch.dtype, Any] | None:
+    """Whole numbers of a float's width, and the bits that are all set in infinity and NaN and in nothing else."""
+    import numpy as np
+    import torch
+
+    return {
+        torch.bfloat16: (torch.int16, np.int16(0x7F80)),
+        torch.float16: (torch.int16, np.int16(0x7C00)),
+        torch.float32: (torch.int32, np.int32(0x7F800000)),
+        torch.float64: (torch.int64, np.int64(0x7FF << 52)),
+    }.get(dtype)

@@ -100,10 +100,15 @@ def workers(count: int) -> Iterator[Executor | None]:
 
 
 class Inputs:
-    """A base and experts opened together, aligned by name."""
+    """A base and experts opened together, aligned by name.
+
+    ids     the experts' ids
+    labels  the names of base and experts
+    """
 
     def __init__(self, base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
-        self.models = (base, *experts)
+        self.ids = tuple(expert.id for expert in experts)
+        self.labels = tuple(model.name for model in (base, *experts))
         self.base = open_checkpoint(base)
         self.experts = [open_checkpoint(expert) for expert in experts]
         self.names = self.base.names
@@ -114,16 +119,6 @@ class Inputs:
             for rows in by_family(experts).values()
         ]
         self._computed: tuple[str, dict[int, Tensor]] = ("", {})
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The experts' ids."""
-        return tuple(model.id for model in self.models[1:])
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of base and experts."""
-        return tuple(model.name for model in self.models)
 
     def is_float(self, name: str) -> bool:
         return self.base.dtype(name) in FLOATS
