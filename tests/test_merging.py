@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from mixmerge import Checkpoint, CheckpointError, RecipeError, checkpoint, mergefile, merging
+from mixmerge import Checkpoint, CheckpointError, RecipeError, SourceError, checkpoint, mergefile, merging, sources
 from mixmerge.plugins.mergekit import align_tokens, compat, parameters_of
 from mixmerge.registry import Registry
 from mixmerge.types import Reading
@@ -344,6 +344,17 @@ def test_an_adapter_is_what_peft_merges(
         torch.testing.assert_close(tensor.float(), expected[name], rtol=1e-6, atol=1e-6)
         changed += tensor.dtype == torch.float32
     assert changed == 8  # two weights in each of four layers
+
+
+def test_a_recipe_says_how_an_adapter_becomes_a_model(models: dict[str, str], tmp_path: Path) -> None:
+    path = adapter(tmp_path / "lora", models["BASE"], 1)
+    with pytest.raises(SourceError, match="is a LoRA adapter and no whole model") as caught:
+        sources.resolve_model(str(path))
+    text = str(caught.value.hint).partition("with c.yml: ")[2]
+    found = merge(config(tmp_path / "c.yml", text, models), tmp_path / "out")
+    for name, expected in load_file(path / "merged" / "model.safetensors").items():
+        torch.testing.assert_close(found[name].float(), expected, rtol=2**-8, atol=1e-6)  # stored as the base is
+    assert sources.resolve_model(str(tmp_path / "out")).path == tmp_path / "out"
 
 
 def test_adapters_are_experts(models: dict[str, str], tmp_path: Path) -> None:

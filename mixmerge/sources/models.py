@@ -106,6 +106,11 @@ def _directory(source: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_dir():
         raise SourceError(f"there is no model directory {text}", hint=SCHEMES_HINT)
+    if (path / "adapter_config.json").is_file() and not any(path.glob("model*.safetensors")):
+        whole = "{merge_method: linear, models: [{model: BASE+" + text + ", parameters: {weight: 1}}]}"
+        raise SourceError(
+            f"{text} is a LoRA adapter and no whole model", hint=f"`mixmerge merge c.yml OUT`, with c.yml: {whole}"
+        )
     if not (path / "config.json").is_file():
         raise SourceError(f"{text} has no config.json", hint="a model directory is in the Hugging Face layout")
     if not any(path.glob("*.safetensors")):
