@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CheckpointError
 from ..types import Extent, Statistic, TensorStack
-from .finite import require_finite
+from .rows import Part, Rows, Source, changed, no_weights
+from .rows import part as part_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,98 +41,6 @@ def cut(shape: Sequence[int]) -> list[tuple[int, int]]:
         width *= length
     step = max(1, PART // max(1, width))
     return [(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
-
-
-class Source(Protocol):
-    """Base and experts, aligned: `rows` gives some rows of one of them as they are stored; number 0 is the base."""
-
-    @property
-    def ids(self) -> tuple[str, ...]: ...
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-    def shape(self, name: str) -> tuple[int, ...]: ...
-    def stored_bytes(self, name: str) -> int: ...
-    def rows(self, model: int, name: str, start: int = 0, stop: int | None = None) -> Tensor: ...
-
-
-class Rows(Sequence["Tensor"]):
-    """Some rows of base and experts as they are stored; each is read, and searched for NaN, when it is asked for."""
-
-    def __init__(self, source: Source, name: str, start: int, stop: int | None) -> None:
-        self._source, self._name, self._start, self._stop = source, name, start, stop
-        self._read: dict[int, Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self._source.labels)
-
-    @overload
-    def __getitem__(self, place: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, place: slice) -> tuple[Tensor, ...]: ...
-    def __getitem__(self, place: int | slice) -> Tensor | tuple[Tensor, ...]:
-        if isinstance(place, slice):
-            return tuple(self[index] for index in range(len(self))[place])
-        index = range(len(self))[place]
-        if index not in self._read:
-            rows = self._source.rows(index, self._name, self._start, self._stop)
-            require_finite(rows, self._name, self._source.labels[index])
-            self._read[index] = rows
-        return self._read[index]
-
-
-class Floats:
-    """What is stored, in float32, computed when it is asked for; every view of a part shares it."""
-
-    def __init__(self, stored: Rows) -> None:
-        self.stored = stored
-        self._made: list[tuple[Tensor, int]] = []
-
-    @cached_property
-    def base(self) -> Tensor:
-        import torch
-
-        return self._noted(self.stored[0].to(torch.float32))
-
-    @cached_property
-    def deltas(self) -> Tensor:
-        """Experts minus base: (experts, *shape)."""
-        import torch
-
-        from .kernels import difference, raw
-
-        base = self.base
-        found = torch.empty((len(self.stored) - 1, *base.shape), dtype=torch.float32)
-        origin = base.reshape(-1).numpy()
-        for row, expert in zip(found, self.stored[1:], strict=True):
-            difference(origin, raw(expert), row.reshape(-1).numpy())
-        return self._noted(found)
-
-    def _noted(self, tensor: Tensor) -> Tensor:
-        self._made.append((tensor, tensor._version))
-        return tensor
-
-    @property
-    def intact(self) -> bool:
-        return all(tensor._version == version for tensor, version in self._made)
-
-
-class Part(TensorStack):
-    """A stack whose base and deltas are computed when they are first asked for."""
-
-    floats: Floats
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("base", "deltas"):
-            return getattr(self.floats, name)
-        raise AttributeError(name)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.__dict__["rows_shape"])
-
-    @property
-    def expert_weights(self) -> tuple[Tensor, ...]:
-        return super().expert_weights if "deltas" in self.__dict__ else tuple(self.stored[1:])
 
 
 @dataclass(frozen=True)
@@ -247,7 +156,7 @@ class Work:
         key = (view, identity(function))
         memo = self._part_once.setdefault(part, {}) if per == "part" else self._tensor_once
         if key not in memo:
-            memo[key] = function(changed(stack, weights=_no_weights(len(stack.experts), stack.weights.ndim - 1)))
+            memo[key] = function(changed(stack, weights=no_weights(len(stack.experts), stack.weights.ndim - 1)))
         value = memo[key]
         if isinstance(value, _Bits):
             value = memo[key] = value.tensor()
@@ -273,7 +182,9 @@ class Work:
             (start, stop), whole = self.cuts[part], len(self.cuts) == 1
             stored = self._held.get(part) or Rows(self.source, self.name, start, None if whole else stop)
             shape = self.source.shape(self.name)
-            self._raw[part] = _part(self, stored, start, whole, shape if whole else (stop - start, *shape[1:]))
+            self._raw[part] = part_of(
+                self.source, self.name, stored, start, whole, shape if whole else (stop - start, *shape[1:])
+            )
         return self._raw[part]
 
     def _whole(self, view: View) -> Tensor:
@@ -336,29 +247,6 @@ def _several(stack: Part) -> tuple[int, ...]:
     return (len(stack.experts), *stack.shape)
 
 
-@lru_cache
-def _no_weights(experts: int, dimensions: int) -> Tensor:
-    """NaN weights: what looks at weights where it may not must fail at once, and not give every point the first's."""
-    import torch
-
-    return torch.full((experts, *[1] * dimensions), float("nan"))
-
-
-def _part(work: Work, stored: Rows, start: int, whole: bool, shape: Sequence[int]) -> Part:
-    found = object.__new__(Part)
-    found.__dict__.update(
-        name=work.name,
-        weights=_no_weights(len(stored) - 1, len(shape)),
-        experts=work.source.ids,
-        start=start,
-        whole=whole,
-        stored=stored,
-        floats=Floats(stored),
-        rows_shape=shape,
-    )
-    return found
-
-
 @dataclass(frozen=True)
 class _Bits:
     """A bool tensor at one bit for each value."""
@@ -395,13 +283,3 @@ def identity(function: Any) -> Hashable:
         arguments = (*function.args, *function.keywords.values())
         return (function.func, *function.keywords, *map(identity, arguments))
     return repr(function) if isinstance(function, list | dict) else function
-
-
-Stack = TypeVar("Stack", bound=TensorStack)
-
-
-def changed(stack: Stack, **fields: Any) -> Stack:
-    """`dataclasses.replace`, ten times as quickly: it is called for every part and point."""
-    found = object.__new__(type(stack))
-    found.__dict__.update(stack.__dict__, **fields)
-    return found

@@ -12,8 +12,9 @@ from ..types import Checkpoint, Derivation, Statistic, TensorStack
 from .dtypes import dtype_name, torch_dtype
 from .finite import require_finite
 from .layout import FLOATS, require_same_tensors
-from .parts import PREFIXED, Floats, Rows, View, Work, call, changed, cut, identity, is_rowwise
+from .parts import PREFIXED, View, Work, call, cut, identity, is_rowwise
 from .reading import Reader, Stored
+from .rows import Floats, Rows, changed
 
 if TYPE_CHECKING:
     from torch import Tensor
