@@ -242,7 +242,8 @@ def _below_baselines(rows: Sequence[Row]) -> list[str]:
             if below:
                 named = ", ".join(f"{row.model} ({row.value:.2f})" for row in below[:5])
                 more = f" and {len(below) - 5} more" if len(below) > 5 else ""
-                notes.append(f"{task}: below {baseline.model} ({metric} {baseline.value:.2f}): {named}{more}")
+                against = f"the trivial baseline {baseline.model!r} ({metric} {baseline.value:.2f})"
+                notes.append(f"{task}: worse than {against}: {named}{more}")
     return notes
 
 

@@ -21,13 +21,15 @@ def test_models_below_a_trivial_baseline_are_named() -> None:
         row("constant sentence", "reference", 50.0, metric="other", primary=False),
         row("function name", "reference", 8.0),
     ]
-    assert _below_baselines(rows) == ["task: below constant sentence (rouge_l 10.25): base (9.00)"]
+    assert _below_baselines(rows) == [
+        "task: worse than the trivial baseline 'constant sentence' (rouge_l 10.25): base (9.00)"
+    ]
 
 
 def test_lower_is_better_is_read_as_such() -> None:
     rows = [row("base", "base", 2.0, higher=False), row("expert", "expert", 1.0, higher=False)]
     rows.append(row("constant", "reference", 1.5, higher=False))
-    assert _below_baselines(rows) == ["task: below constant (rouge_l 1.50): base (2.00)"]
+    assert _below_baselines(rows) == ["task: worse than the trivial baseline 'constant' (rouge_l 1.50): base (2.00)"]
 
 
 def test_long_lists_are_cut() -> None:

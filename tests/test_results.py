@@ -26,6 +26,7 @@ from mixmerge.results import (
     gain_kept,
     mcnemar,
     objective,
+    share,
     sweep_series,
     sweeps,
     table,
@@ -371,6 +372,15 @@ def test_table_survives_nan_and_missing_scores() -> None:
     assert lines["gen"].average is None  # one task was never scored, so there is no mean over the tasks
     assert lines["gen"].cells[0] is not None
     assert lines["gen"].cells[0].best
+
+
+def test_a_share_of_the_weights() -> None:
+    assert share((1.0, 1.0)) == share((0.5, 0.5)) == 0.5
+    assert share((0.3, 0.7)) == pytest.approx(0.3)
+    assert share((1.0, 2.0, 1.0)) == 0.25
+    assert share((0.4,)) == 0.4
+    assert share((0.7, -0.1)) == 0.7
+    assert share((0.0, 0.0)) == 0.0
 
 
 def test_sweep_series_follow_the_first_weight_and_split_by_other_settings() -> None:

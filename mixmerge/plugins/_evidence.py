@@ -18,6 +18,7 @@ from mixmerge.results import (
     methods,
     objective,
     optimism,
+    share,
 )
 
 Answer = Literal["mix", "merge", "undecided"]
@@ -64,6 +65,7 @@ def findings(results: Results, contest: Contest, correlated: float) -> Iterator[
     yield from _gains(results, contest)
     yield from _experts(results, contest.tasks, contest.average.level)
     yield from _tries(results, contest)
+    yield from _edge(results, contest)
     yield from _optimism(results, contest)
     yield from _cost(results, contest)
     yield from (Finding(text, "") for text in _weights(results, contest))
@@ -226,6 +228,35 @@ def _tries(results: Results, contest: Contest) -> Iterator[Finding]:
         yield Finding(text, "")
     if both := [task for task in contest.tasks if task in results.choose_on]:
         yield Finding(f"the merge was chosen on {_listed(both)} too, which flatters it", "caution")
+
+
+def _edge(results: Results, contest: Contest) -> Iterator[Finding]:
+    """Whether the winner has the outermost weights of its sweep, so that better ones may lie where nobody looked."""
+    merge = contest.merge
+    same = [one for one in results.models if (one.kind, one.group, one.method) == ("merge", merge.group, merge.method)]
+    shares = sorted({round(share(one.weights), 6) for one in same if one.weights})
+    own = round(share(merge.weights), 6) if merge.weights else 0.0
+    if len(shares) < 3 or own not in (shares[0], shares[-1]) or own in (0.0, 1.0):
+        return
+    first = next((one.name for one in results.models if merge.experts and merge.experts[0] in (one.name, one.id)), "")
+    text = (
+        f"of the {len(shares)} shares of {first or 'the first expert'} that were tried with {merge.method} "
+        f"({shares[0]:.3g} to {shares[-1]:.3g}), {merge.name} has the {'smallest' if own == shares[0] else 'largest'}: "
+        "better weights may lie beyond"
+    )
+    yield Finding(text, "merge")
+
+
+def decided_tasks(results: Results, contest: Contest) -> str:
+    """Who is ahead by more than noise on which task, in words; "" where nobody is on any."""
+    ahead: dict[str, list[str]] = {}
+    for task in contest.tasks:
+        pair = compare(results, contest.merge.name, contest.mixture.name, task, level=contest.average.level)
+        if pair and pair.decided:
+            ahead.setdefault(pair.a if pair.difference > 0 else pair.b, []).append(task)
+    words = [f"{name} is ahead by more than noise on {_listed(tasks)}" for name, tasks in ahead.items()]
+    rest = len(contest.tasks) - sum(map(len, ahead.values()))
+    return _listed([*words, "nobody on the other" + ("s" if rest > 1 else "")] if rest else words) if words else ""
 
 
 def _cost(results: Results, contest: Contest) -> Iterator[Finding]:

@@ -19,10 +19,10 @@ from mixmerge.results import (
     objective,
 )
 
-from ._evidence import Answer, Contest, findings, loose_ends, points, swapped
+from ._evidence import Answer, Contest, decided_tasks, findings, loose_ends, points, swapped
 
 
-@advisor(name="mix_or_merge", version="2")
+@advisor(name="mix_or_merge", version="3")
 def mix_or_merge(
     results: Results,
     /,
@@ -51,7 +51,7 @@ def mix_or_merge(
     told = list(findings(results, found, correlated))
     evidence = tuple(finding.text for finding in told if finding.speaks_for in supporting)
     against = tuple(finding.text for finding in told if finding.speaks_for not in supporting)
-    return Advice(found.answer, _headline(found, margin), evidence, against)
+    return Advice(found.answer, _headline(results, found, margin), evidence, against)
 
 
 # ---- who meets whom -------------------------------------------------------------------------------------------------
@@ -92,13 +92,15 @@ def _best(results: Results, models: Sequence[Model]) -> Model:
     return max(models, key=lambda model: objective(results.rows, model.name, tasks, experts=experts))
 
 
-def _headline(contest: Contest, margin: float) -> str:
+def _headline(results: Results, contest: Contest, margin: float) -> str:
     merge, mixture, average = contest.merge.name, contest.mixture.name, contest.average
     if contest.answer == "merge":
         return f"merge: {merge} beats the mixture {mixture} by {points(average)}"
     if contest.answer == "mix":
         return f"mix: {mixture} beats the best merge {merge} by {points(swapped(average))}"
     reason = f"which is not clear of the margin of {margin:g}" if margin else "which includes zero"
+    if tasks := decided_tasks(results, contest):
+        reason = f"{reason}; task by task, {tasks}"
     if average.difference >= 0:
         return f"undecided: {merge} is ahead of the mixture {mixture} by {points(average)}, {reason}"
     return f"undecided: the mixture {mixture} is ahead of {merge} by {points(swapped(average))}, {reason}"

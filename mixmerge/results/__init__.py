@@ -18,7 +18,7 @@ from .across import Across, across
 from .audit import KINDS as DOUBTS
 from .audit import audit, tally
 from .experiments import Experiment, experiments
-from .layout import Cell, Column, Line, Series, SeriesPoint, Table, sweep_series, sweeps, table
+from .layout import Cell, Column, Line, Series, SeriesPoint, Table, share, sweep_series, sweeps, table
 from .methods import MethodResult, best_mixture, holm, methods, winner_of
 from .optimism import Optimism, optimism
 from .paired import (
@@ -82,6 +82,7 @@ __all__ = [
     "optimism",
     "pareto",
     "primary_metric",
+    "share",
     "sweep_series",
     "sweeps",
     "table",

@@ -130,7 +130,8 @@ def table(results: Results, tasks: Sequence[str], *, resamples: int = RESAMPLES)
 def sweep_series(
     results: Results, group: str, method: str, task: str, *, metric: str | None = None
 ) -> tuple[Series, ...]:
-    """The scores of a method's merges by their first weight: one Series for each combination of the other settings.
+    """The scores of a method's merges by the first expert's share of the weights (`share`): one Series for each
+    combination of the other settings.
 
     Merges without a score on `task` or without weights are left out; () when none is left.
     """
@@ -140,12 +141,18 @@ def sweep_series(
     for model in results.models:
         row = scores.get(model.name)
         if row and model.weights and model.kind == "merge" and (model.group, model.method) == (group, method):
-            point = SeriesPoint(model.weights[0], row.value, row.stderr, row.n, model.name, model.weights)
+            point = SeriesPoint(share(model.weights), row.value, row.stderr, row.n, model.name, model.weights)
             found.setdefault(_series_label(results, model), []).append(point)
     return tuple(
         Series(label, task, wanted or "", tuple(sorted(points, key=lambda point: point.x)))
         for label, points in found.items()
     )
+
+
+def share(weights: Sequence[float]) -> float:
+    """The first weight's share of their sum, so that 1/1 stands where 0.5/0.5 does; itself where there is no sum to
+    share, as with one expert or with weights under zero."""
+    return weights[0] / sum(weights) if len(weights) > 1 and min(weights) >= 0 < sum(weights) else weights[0]
 
 
 def sweeps(results: Results) -> tuple[tuple[str, str], ...]:

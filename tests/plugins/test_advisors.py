@@ -89,6 +89,36 @@ def test_within_noise_it_stays_undecided_and_says_so() -> None:
     assert said(advice.evidence, "code_test pass@1:", "within noise")
 
 
+def test_an_undecided_headline_says_which_task_is_decided() -> None:
+    advice = advise(experiment((0.85, 0.55), (0.6, 0.85)))
+    assert advice.answer == "undecided"
+    assert advice.headline.endswith(
+        "; task by task, ties 1 is ahead by more than noise on code_test and mixed is ahead by more than noise on "
+        "text_test"
+    )
+    one = advise(experiment((0.84, 0.8), (0.7, 0.87), n=150))
+    assert one.answer == "undecided"
+    assert one.headline.endswith("ties 1 is ahead by more than noise on code_test and nobody on the other")
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "word"),
+    [((0.6, 0.4), [(1, 1), (0.4, 0.6)], "largest"), ((0.2, 0.8), [(0.5, 0.5), (0.4, 0.6)], "smallest"),
+     ((0.5, 0.5), [(0.6, 0.4), (0.4, 0.6)], ""), ((0.6, 0.4), [(0.4, 0.6)], ""), ((1, 0), [(0.5, 0.5), (0, 1)], "")],
+)  # fmt: skip
+def test_a_winner_at_the_edge_of_its_sweep_is_told(
+    own: tuple[float, float], others: list[tuple[float, float]], word: str
+) -> None:
+    results = experiment((0.8, 0.8), (0.8, 0.8), merges=len(others) + 1)
+    weights = dict(zip(("ties 1", "ties 0", "ties 2"), (own, *others), strict=False))
+    models = [replace(model, weights=weights.get(model.name, model.weights)) for model in results.models]
+    advice = advise(replace(results, models=models))
+    found = [text for text in (*advice.evidence, *advice.against) if "better weights may lie beyond" in text]
+    assert len(found) == bool(word)
+    if word:
+        assert f"ties 1 has the {word}" in said(advice.against, "3 shares of gen that were tried with ties")
+
+
 def test_the_headline_gives_the_numbers_of_the_comparison() -> None:
     """By hand: with the best experts' scores e, the difference is the mean over tasks of 100 (merge - mixture) / e."""
     results = experiment((0.85, 0.85), (0.6, 0.6))

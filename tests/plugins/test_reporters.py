@@ -612,6 +612,8 @@ def test_numbers_as_people_write_them() -> None:
     assert words.number(-3.26, 1) == "\N{MINUS SIGN}3.3"
     assert words.percent(2.04) == "+2.0\N{NO-BREAK SPACE}%"
     assert words.percent(-0.01) == "0.0\N{NO-BREAK SPACE}%"
+    assert words.percent(-6724.4) == "<\N{NO-BREAK SPACE}−1,000\N{NO-BREAK SPACE}%"
+    assert words.percent(1000.1) == ">\N{NO-BREAK SPACE}+1,000\N{NO-BREAK SPACE}%"
     assert words.number(float("nan")) == "NaN"
     assert words.number(None) == "–"
     assert words.figure(2e-5) == "2e-5"

@@ -155,7 +155,7 @@ def _sweep_figure(results: Results, group: str, task: str, *, alone: bool) -> Fi
         _file_name("sweep", *(() if alone else (group,)), task),
         f"{task}: {head.label}" + ("" if alone else f" ({group})"),
         f"{better.capitalize()} is better. Bars: one standard error of each score. {_winner_words(results, winner)}",
-        f"weight of {_name_of(results, first)}",
+        f"share of {_name_of(results, first)} in the weights",
         f"{head.label}{unit}",
         tuple(curves),
         ("series", "model", "first_weight", "weights", "value", "stderr", "n"),

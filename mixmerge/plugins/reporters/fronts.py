@@ -146,7 +146,8 @@ def contest_figure(results: Results) -> list[Figure]:
     level = found[0].versus.level if found[0].versus else 0.95
     caption = (
         f"Right of the line the merge is better, left of it {against}. Bars: {100 * level:g} % interval; one that "
-        "crosses the line is within noise. Each method shows its best merge, chosen on the tasks to choose on."
+        "crosses the line is within noise. Bars are for each method alone; Holm's p, in the table, allows for how "
+        "many were compared. Each method shows its best merge, chosen on the tasks to choose on."
     )
     columns = ("method", "model", "configurations", "difference", "low", "high", "p", "holm_p")
     return [

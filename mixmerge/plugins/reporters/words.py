@@ -167,9 +167,11 @@ def _small(value: float) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A signed change: "+3.2 %"."""
+    """A signed change: "+3.2 %". Over 1,000 % only that: such a figure tells of what it is divided by."""
     if value is None:
         return "–"
+    if abs(value) > 1000:
+        return f"{'>' + NO_BREAK + '+' if value > 0 else '<' + NO_BREAK + '−'}1,000{NO_BREAK}%"
     text = number(value, digits)
     return f"{'+' if value > 0 and text.strip('0.,') else ''}{text}{NO_BREAK}%"
 
