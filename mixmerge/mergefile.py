@@ -6,6 +6,7 @@ over the layers of its slice; `filter` is a part of a tensor's name.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -344,6 +345,9 @@ class _MergeReader(Reader):
                 isinstance(one, bool | str) or not isinstance(one, int | float)
             ):
                 self.problem(at, f"{name} is {describe(one)}, not a number")
+                return ()
+            if isinstance(one, float) and not math.isfinite(one):
+                self.problem(at, f"{name} is {one}", "a finite number")
                 return ()
             if name == "density" and not 0 < one <= 1:
                 self.problem(at, f"density is {one}", "more than 0, and at most 1")

@@ -113,11 +113,10 @@ class _Merging:
         if not experts:
             raise CheckpointError(f"{file.path}: no model is merged", hint="list the experts under `models:`")
         base = self._base(experts)
-        if not any(model.reading and model.reading.layers for model in (base, *experts)):
-            if file.tokenizer is None:
-                _require_aligned(base, experts)
-            else:
-                base, experts = self._one_vocabulary(file.tokenizer, base, experts)
+        if file.tokenizer is None:
+            _require_aligned(base, experts)
+        else:
+            base, experts = self._one_vocabulary(file.tokenizer, base, experts)
         start = Derivation(base, tuple(experts), (1.0,) * len(experts), self.seed, _unbound, method=file.method)
         found = replace(start, vary=cache(partial(self._bound, start)))
         key = [self.compat, self.seed, file.method, [model.id for model in (base, *experts)], str(file)]
@@ -344,8 +343,10 @@ class _Merging:
 
 
 def _require_aligned(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
+    sliced = any(model.reading and model.reading.layers for model in (base, *experts))
+    check = checkpoint.check_vocabulary if sliced else checkpoint.check_aligned
     try:
-        checkpoint.check_aligned(base.path, {one.name: one.path for one in experts if one.path != base.path})
+        check(base.path, {one.name: one.path for one in experts if one.path != base.path})
     except CheckpointError as error:
         hint = (
             "other vocabularies are aligned by token with `tokenizer_source: union`, or mergekit's own way with"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -201,6 +202,8 @@ def test_nothing_is_left_of_a_merge_that_fails(models: dict[str, str], tmp_path:
         (TASK.replace("weight: 0.3", "weight: 0.3, wieght: 1"), 5, "task_arithmetic has no parameter 'wieght'"),
         (TASK.replace("weight: 0.3", "weight: 0.3, normalize: true"), 5, "'normalize' belongs to the merge"),
         (TASK.replace("weight: 0.3", "weight: much"), 5, "weight is the text 'much', not a number"),
+        (TASK.replace("weight: 0.3", "weight: .nan"), 5, "weight is nan"),
+        (TASK.replace("weight: 0.3", "weight: -.inf"), 5, "weight is -inf"),
         (
             TASK.replace("{model: BASE}", "{model: BASE, parameters: {weight: 1}}"),
             3,
@@ -238,6 +241,24 @@ def test_another_vocabulary_is_refused(
     with pytest.raises(CheckpointError, match="another vocabulary") as caught:
         merge(config(tmp_path / "c.yml", PLAIN, models | {"TWO": larger}), tmp_path / "out")
     assert "tokenizer_source: union` and --mergekit" in caught.value.hint
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("text", [STACKED, STACKED + "tokenizer_source: union\n"], ids=["plain", "union"])
+def test_slices_of_another_vocabulary_are_refused(
+    models: dict[str, str], tmp_path: Path, exact: bool, text: str
+) -> None:
+    turned = tmp_path / "turned"
+    shutil.copytree(models["ONE"], turned)
+    tokenizer = json.loads((turned / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    last = max(vocabulary.values())
+    tokenizer["model"]["vocab"] = {token: last - row for token, row in vocabulary.items()}
+    (turned / "tokenizer.json").write_text(json.dumps(tokenizer))
+    file = config(tmp_path / "c.yml", text, models | {"ONE": str(turned)})
+    wanted = "tokenizer_source is not supported" if "union" in text else "another vocabulary"
+    with pytest.raises(CheckpointError, match=wanted):
+        merge(file, tmp_path / "out", exact=exact)
 
 
 @pytest.mark.parametrize("source", ["union", "base", "TWO"])
@@ -411,6 +432,10 @@ def test_the_command_merges_plans_and_hands_over(mixmerge: Run, models: dict[str
     assert done.returncode == 0, done.stderr
     handed = load_file(tmp_path / "handed" / "model.safetensors")
     assert all(torch.equal(t, handed[name]) for name, t in load_file(tmp_path / "out" / "model.safetensors").items())
+    lora = adapter(tmp_path / "lora", models["BASE"], 1)
+    config(tmp_path / "l.yml", PLAIN.replace("ONE", f"BASE+{lora}"), models)
+    done = mixmerge("merge", "l.yml", "adapted", "--mergekit")
+    assert done.returncode == 0, done.stderr
     done = mixmerge("plan", "c.yml", "--json")
     found = json.loads(done.stdout)
     size = checkpoint.inspect(Path(models["ONE"])).bytes

@@ -11,9 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import TESTS
+
+from mixmerge import TensorStack
 
 ROOT = TESTS.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,6 +98,18 @@ def test_the_plugin_is_the_one_that_a_run_is_tested_with() -> None:
 def test_the_other_programs_run(text: str) -> None:
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_rowwise_plugin_does_what_it_says() -> None:
+    found: dict[str, Any] = {}
+    exec(blocks("python")[1], found)
+    draw = torch.Generator().manual_seed(3)
+    deltas = torch.randn(2, 8, 5, generator=draw) * torch.tensor([1.0, 4.0]).reshape(2, 1, 1)
+    base, weights = torch.randn(8, 5, generator=draw), torch.tensor([0.3, 0.7]).reshape(2, 1, 1)
+    merged = found["one_size"].function(TensorStack("w", base, deltas, weights, ("a", "b")))
+    one, two = (float(delta.norm()) for delta in deltas)
+    mean = (one + two) / 2
+    torch.testing.assert_close(merged, base + 0.3 * mean / one * deltas[0] + 0.7 * mean / two * deltas[1])
 
 
 def test_console() -> None:

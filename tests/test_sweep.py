@@ -400,6 +400,30 @@ def hasty(t: TensorStack, /) -> torch.Tensor:
     return t.deltas + t.total(lambda part: part.deltas.sum()).float()
 
 
+def scaled(t: TensorStack, *, by: int) -> torch.Tensor:
+    return by + t.deltas.sum()
+
+
+@rowwise
+def changing(t: TensorStack, /) -> torch.Tensor:
+    return t.deltas + t.total(partial(scaled, by=t.start)).float()
+
+
+@rowwise
+def biased(t: TensorStack, /) -> torch.Tensor:
+    return t.base + t.total(weighed).sum()
+
+
+@rowwise
+def failing(t: TensorStack, /) -> torch.Tensor:
+    return t.base + [1, 2][t.deltas.ndim + 7]
+
+
+@rowwise
+def silent(t: TensorStack, /) -> None:
+    return None
+
+
 @rowwise
 def sequential(t: TensorStack, /) -> torch.Tensor:
     return t.deltas * torch.rand(t.base.shape, generator=t.generator(0))
@@ -417,10 +441,14 @@ def weighed(t: TensorStack) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("component", "message"),
     [
+        (Component("merger", "hasty", "1", added, prepare=hasty), "merge method hasty asks for the total of a lambda"),
         (
-            Component("merger", "hasty", "1", added, prepare=hasty),
+            Component("merger", "changing", "1", added, prepare=changing),
             "asks for a total of cube that its first part did not",
         ),
+        (Component("merger", "biased", "1", biased), "a statistic of merge method biased is NaN at bias"),
+        (Component("merger", "failing", "1", failing), "merge method failing failed at bias: IndexError: list index"),
+        (Component("merger", "silent", "1", silent), "merge method silent gave NoneType for bias, not a tensor"),
         (
             Component("merger", "sequential", "1", added, prepare=sequential),
             "t.generator in a function that is rowwise",

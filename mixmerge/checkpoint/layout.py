@@ -122,6 +122,15 @@ def check_aligned(base: Path, others: Mapping[str, Path]) -> None:
         )
 
 
+def check_vocabulary(base: Path, others: Mapping[str, Path]) -> None:
+    """The part of `check_aligned` that holds for models of which other layers are taken. Raises CheckpointError."""
+    origin = inspect(base)
+    if found := [
+        problem for name, path in others.items() if (problem := _other_vocabulary(name, origin, inspect(path)))
+    ]:
+        raise CheckpointError("\n".join(found), hint=f"every expert must have the tokenizer of the base, {base}")
+
+
 def require_same_tensors(base: str, origin: Layout, model: str, other: Layout) -> None:
     """CheckpointError, naming the first few, where two open models differ in their tensors' names or shapes, or the
     model has integers where the base has floating point. `check_aligned` says more, before any work."""

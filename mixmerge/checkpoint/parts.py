@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MixmergeError
 from ..types import Extent, Statistic, TensorStack
 from .rows import Part, Rows, Source, changed, no_weights
 from .rows import part as part_of
@@ -54,7 +54,7 @@ class View:
 
     @property
     def raw(self) -> View:
-        return View(self.seed)
+        return View(self.seed, method=self.method)
 
 
 class Whole(Protocol):
@@ -175,6 +175,11 @@ class Work:
                 before.append(total.tolist())  # Python's numbers do not lie between torch's large blocks
             total += value
         assert total is not None
+        if total.is_floating_point() and total.isnan().any():
+            raise CheckpointError(
+                f"a statistic of {view.method or 'a merger'} is NaN at {self.name}",
+                hint="a statistic may not look at t.weights: it holds for all points of a sweep",
+            )
         return total, before
 
     def _load(self, part: int) -> Part:
@@ -212,6 +217,7 @@ class Around:
         work = self.work
         if over == "part":
             raise ValueError("a total is over a tensor or over the model")
+        _require_named(statistic, self.view.method)
         earlier = []
         if over == "model":
             found = work.model.total(self.view, statistic, work.name if before else None)
@@ -235,12 +241,30 @@ def call(function: Callable[[TensorStack], Tensor], stack: Part, shape: Sequence
     """Call a part of a merger; other points of a sweep see the same stack, so it must stay as it is."""
     own = stack.__dict__.get("deltas")  # what a preparation gave
     before = own._version if own is not None else 0
-    result = function(stack)
+    try:
+        result = function(stack)
+    except MixmergeError:
+        raise
+    except Exception as error:
+        told = f"{what} failed at {stack.name}: {type(error).__name__}: {error}"
+        raise CheckpointError(told, hint="the error is its own; the log has the traceback") from error
+    if not hasattr(result, "shape") or not hasattr(result, "detach"):
+        raise CheckpointError(f"{what} gave {type(result).__name__} for {stack.name}, not a tensor")
     if not stack.floats.intact or (own is not None and own._version != before):
         raise CheckpointError(f"{what} changed its input in place at {stack.name}", hint="use x * y and not x.mul_(y)")
     if result.shape != tuple(shape):
         raise CheckpointError(f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(shape)}")
     return result
+
+
+def _require_named(statistic: Statistic, method: str) -> None:
+    """A lambda is another function in every part, so that its total would be taken again in each, or be refused."""
+    function: Any = statistic
+    while isinstance(function, partial):
+        function = function.func
+    if getattr(function, "__name__", "") == "<lambda>":
+        hint = "give it a name: a function of the module, or a functools.partial of one"
+        raise CheckpointError(f"{method or 'a merger'} asks for the total of a lambda", hint=hint)
 
 
 def _several(stack: Part) -> tuple[int, ...]:

@@ -218,7 +218,9 @@ def hand_over(config: Path, out: Path, seed: int) -> None:
     text = config.read_text("utf-8")
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         found = MergeConfiguration.model_validate(yaml.safe_load(text))
-        run_merge(found, folder, MergeOptions(quiet=True, random_seed=seed), config_source=text)
+        with tempfile.TemporaryDirectory(prefix="mixmerge-lora-") as merged:  # where mergekit writes adapters merged
+            options = MergeOptions(quiet=True, random_seed=seed, lora_merge_cache=merged)
+            run_merge(found, folder, options, config_source=text)
         if out.exists():
             out.rmdir()
         Path(folder).rename(out)

@@ -517,6 +517,28 @@ def test_figures_are_the_same_bytes_every_time(results: Results, sheet: content.
     assert "prefers-color-scheme:dark" in drawing.standalone(one)
 
 
+def test_nothing_is_cut_off_left_of_the_axes(results: Results, sheet: content.Sheet) -> None:
+    """Long numbers, and a label that is longer than its axis."""
+    one = next(one for one in figures.all_figures(results, sheet) if one.number == "Fig. 2")
+    curve = replace(one.curves[0], y=tuple(0.003 + 1e-7 * x for x in one.curves[0].x))
+    long = replace(
+        one, curves=(curve,), levels=(), y_label="mean L2 distance of all of a layer's matrices from the base"
+    )
+    text = drawing.standalone(long)
+    box = [float(part) for part in re.search(r'viewBox="([^"]+)"', text)[1].split()]  # type: ignore[index]
+    words = re.findall(r"<text style=\"([^\"]*)\"([^>]*)>([^<]*)</text>", text)
+    numbers = [
+        (float(x), word) for _, about, word in words for x in re.findall(r' x="([\d.]+)"', about) if "0.003" in word
+    ]
+    assert len(numbers) > 3
+    for right, word in numbers:  # they end at x
+        assert right - 5.2 * len(word) > 0, word
+    upright = [re.search(r"translate\(([-\d.]+) ([-\d.]+)\) rotate\(-90\)", about) for _, about, _ in words]
+    places = [(float(one[1]), float(one[2])) for one in upright if one]
+    assert len(places) == 2, "two lines"
+    assert all(0 < x < right and 0 < y < box[3] for x, y in places)
+
+
 def test_labels_of_close_levels_are_pushed_apart() -> None:
     levels = [figures.Level("a", 1.0), figures.Level("b", 1.01), figures.Level("c", 9.9), figures.Level("d", 10.0)]
     _, places = drawing._apart(levels, 0.5, 0.0, 10.0)

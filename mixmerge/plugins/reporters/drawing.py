@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -44,6 +45,7 @@ _STYLE = {
     "legend.columnspacing": 1.0,
     "legend.borderaxespad": 0.0,
 }
+_HIGH = 32  # letters of a label that stands upright beside the axis
 _NAME_LENGTH = 20
 
 
@@ -82,7 +84,7 @@ def _svg(figure: Figure) -> str:
         axes = canvas.add_subplot()
         rows = _legend(axes, figure)
         (_spots if figure.style == "spots" else _lines)(axes, figure)
-        left, right = _margins(figure)
+        left, right = _margins(axes, figure)
         points = height * _POINTS_PER_INCH
         canvas.subplots_adjust(left, 38 / points, right, 1 - (8 + 17 * rows) / points)
         if figure.style != "spots":
@@ -107,14 +109,17 @@ def _height(figure: Figure) -> float:
     return 3.5 + 0.25 * _legend_rows(figure)
 
 
-def _margins(figure: Figure) -> tuple[float, float]:
-    """Room for names left of the axes, or right of them for the labels of levels, in fractions of the width."""
+def _margins(axes: Axes, figure: Figure) -> tuple[float, float]:
+    """Room for names or numbers left of the axes, and right of them for the labels of levels, in fractions of the
+    width."""
     width = _WIDTH_INCHES * _POINTS_PER_INCH
     if figure.style == "spots":
         longest = max(len(_short(name)) for name in figure.names)
         return (14 + 5.6 * longest) / width, 1 - 14 / width
     labels = [_short(level.label) for level in figure.levels if level.label]
-    return 52 / width, 1 - (12 + max((5.6 * len(label) for label in labels), default=0)) / width
+    ticks = axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks()))
+    left = 14 + 14 * (1 + axes.get_ylabel().count("\n")) + 6.4 * max(map(len, ticks), default=0)
+    return left / width, 1 - (12 + max((5.6 * len(label) for label in labels), default=0)) / width
 
 
 def _colour(name: str) -> str:
@@ -138,7 +143,7 @@ def _lines(axes: Axes, figure: Figure) -> None:
         shift = (index - (len(figure.curves) - 1) / 2) * step
         _curve(axes, curve, [x + shift for x in curve.x])
     axes.set_xlabel(figure.x_label)
-    axes.set_ylabel(figure.y_label)
+    axes.set_ylabel(textwrap.fill(figure.y_label, _HIGH))
     places = sorted({x for curve in figure.curves for x in curve.x})
     if figure.style == "lines" and len(places) <= 9:
         axes.set_xticks(places, [f"{x:g}" for x in places])
@@ -146,6 +151,7 @@ def _lines(axes: Axes, figure: Figure) -> None:
     axes.grid(visible=figure.style == "points", axis="x")
     axes.margins(y=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.ticklabel_format(axis="y", useOffset=False)
 
 
 def _dodge(curves: Sequence[Curve]) -> float:
