@@ -461,6 +461,13 @@ def test_a_rowwise_plugin_that_breaks_its_promise_is_told(trio: list[Path], comp
         list(checkpoint.tensors(point(trio, component)))
 
 
+def test_a_plugin_that_fails_is_told_where(trio: list[Path]) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        list(checkpoint.tensors(point(trio, Component("merger", "failing", "1", failing))))
+    line = failing.__code__.co_firstlineno + 2
+    assert caught.value.hint == f"see {__file__}, line {line}"
+
+
 def test_float16_that_overflows_is_an_error(tmp_path: Path) -> None:
     big = {"w": torch.full((4, 4), 60000.0, dtype=torch.float16)}
     for name in ("base", "one"):

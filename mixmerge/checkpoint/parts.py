@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -246,8 +247,9 @@ def call(function: Callable[[TensorStack], Tensor], stack: Part, shape: Sequence
     except MixmergeError:
         raise
     except Exception as error:
+        own_frame = traceback.extract_tb(error.__traceback__)[:2][-1]  # the first is this function's
         told = f"{what} failed at {stack.name}: {type(error).__name__}: {error}"
-        raise CheckpointError(told, hint="the error is its own; the log has the traceback") from error
+        raise CheckpointError(told, hint=f"see {own_frame.filename}, line {own_frame.lineno}") from error
     if not hasattr(result, "shape") or not hasattr(result, "detach"):
         raise CheckpointError(f"{what} gave {type(result).__name__} for {stack.name}, not a tensor")
     if not stack.floats.intact or (own is not None and own._version != before):
