@@ -284,6 +284,7 @@ def test_prepare_may_not_look_at_weights(trio: tuple[Path, ...]) -> None:
     ("merge", "message"),
     [
         (lambda t: t.base + t.deltas.mul_(2).sum(0), "changed its input in place"),
+        (lambda t: t.base + (t.weights.mul_(2) * t.deltas).sum(0), "changed its input in place"),
         (lambda t: t.base[:1], r"merge method average gave shape \(1, 4\) for model.embed_tokens.weight, not \(6, 4\)"),
         (lambda t: t.base / 0, "merge method average: .* NaN or infinite"),
     ],
@@ -456,6 +457,17 @@ def test_a_stored_checkpoint_is_written_as_it_is(tmp_path: Path) -> None:
     before, after = (load_file(folder / "model.safetensors") for folder in (path, tmp_path / "out"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)
+
+
+def test_tensors_of_whole_pages_start_on_a_page(tmp_path: Path) -> None:
+    wide, half = torch.randn(64, 64), torch.randn(64, 32).bfloat16()
+    extra = {"a.odd": torch.ones(3).bfloat16(), "b.wide": wide, "c.odd": torch.ones(5), "d.half": half}
+    path = make(tmp_path / "m", dtype=torch.bfloat16, change=extra)
+    checkpoint.write(stored(path), tmp_path / "out")
+    places = {name: info.offset for name, info in checkpoint.inspect(tmp_path / "out").tensors.items()}
+    assert [places["b.wide"] % 4096, places["d.half"] % 4096, places["c.odd"] % 4] == [0, 0, 0]
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(after[name], tensor) for name, tensor in extra.items())
 
 
 def test_write_many_gives_what_write_gives(trio: tuple[Path, ...], tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -10,20 +11,18 @@ if TYPE_CHECKING:
 
 def torch_dtype(name: str) -> torch.dtype:
     """The torch dtype for safetensors' spelling of it."""
-    import torch
-
-    dtype: torch.dtype = _dtypes(torch)[name]
-    return dtype
+    return _dtypes()[name]
 
 
 def dtype_name(dtype: torch.dtype) -> str:
     """safetensors' spelling of a torch dtype."""
+    return next(name for name, known in _dtypes().items() if known == dtype)
+
+
+@cache
+def _dtypes() -> dict[str, torch.dtype]:
     import torch
 
-    return next(name for name, known in _dtypes(torch).items() if known == dtype)
-
-
-def _dtypes(torch: Any) -> dict[str, Any]:
     return {
         "F64": torch.float64,
         "F32": torch.float32,

@@ -14,16 +14,14 @@ if TYPE_CHECKING:
 
 def require_finite(tensor: Tensor, name: str, model: str) -> None:
     """Raise CheckpointError, naming tensor and model, unless every value is finite."""
-    import torch
-
     from .kernels import all_bits_somewhere
 
     form = _form(tensor.dtype)
     if form is None:  # whole numbers
         return
     kind, exponent = form
-    if all_bits_somewhere(tensor.contiguous().reshape(-1).view(kind).numpy(), exponent):
-        count = int((~torch.isfinite(tensor)).sum())
+    if all_bits_somewhere(tensor.detach().view(kind).numpy().reshape(-1), exponent):
+        count = int((~tensor.isfinite()).sum())
         raise CheckpointError(
             f"{model}: {count} of {tensor.numel()} values of {name} are NaN or infinite",
             hint="a training run that diverged, a broken file, or weights of a merge that sum to zero",

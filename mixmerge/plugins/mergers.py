@@ -246,7 +246,8 @@ def _flat(t: TensorStack) -> tuple[Any, Any]:
 
 
 def _weights(t: TensorStack, factor: float = 1.0) -> Any:
-    return (t.weights.reshape(-1).double() * factor).float().numpy()
+    weights = t.weights.numpy().reshape(-1)
+    return (weights.astype("float64") * factor).astype("float32")
 
 
 def _result(t: TensorStack) -> tuple[Tensor, Any]:
@@ -260,7 +261,7 @@ def _result(t: TensorStack) -> tuple[Tensor, Any]:
 
 
 def _total(t: TensorStack) -> float:
-    weights = t.weights.flatten().tolist()
+    weights = t.weights.numpy().reshape(-1).tolist()
     total = sum(weights)
     if abs(total) < _ZERO_SUM:
         shown = ", ".join(f"{weight:g}" for weight in weights)
