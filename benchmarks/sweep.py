@@ -373,6 +373,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, metavar="DIR", help="where files are written (default: a temporary one)")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.work:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mixmerge-sweep-", dir=options.work) as folder:
         result = measure(options, Path(folder))
     print(json.dumps(result, indent=1) if options.json else table(result))
