@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -46,6 +46,17 @@ class Setting:
             if wanted is None or wanted == "*" or wanted in tensor:
                 return _along(values, t)
         return None
+
+    def idle(self, tensors: Iterable[str]) -> list[str]:
+        """The filters that hold for no tensor, or for none that an earlier one has left."""
+        left, found = list(tensors), []
+        for wanted, _ in self.cases:
+            every = wanted is None or wanted == "*"
+            rest = [name for name in left if not every and str(wanted) not in name]
+            if len(rest) == len(left) and not every:
+                found.append(str(wanted))
+            left = rest
+        return found
 
     def __str__(self) -> str:
         parts = []
@@ -107,6 +118,14 @@ class MergeFile:
         """The inputs that are merged, in their order; the base is none where the method sets it apart (`apart`)."""
         inputs = self.slices[0].inputs
         return tuple(one for one in inputs if not (self.apart and self.base and one.key == self.base.key))
+
+    def settings(self) -> Iterator[tuple[str, Setting]]:
+        """Every parameter that is given somewhere."""
+        yield from self.parameters.items()
+        for part in self.slices:
+            yield from part.parameters.items()
+            for one in part.inputs:
+                yield from one.parameters.items()
 
     def value(self, name: str, part: Slice, model: Input | None, tensor: str, t: float) -> Scalar | None:
         """What a parameter is for one tensor (and model): given, else the default, else None."""

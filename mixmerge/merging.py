@@ -124,6 +124,7 @@ class _Merging:
         assert found.vary is not None
         for name in checkpoint.names(model):
             found.vary(name)  # every problem before any work
+        self._require_used(base, checkpoint.names(model))
         return Merge(model, file.out_dtype or file.dtype, tuple(self._lines(base, experts)), self.tokenizer)
 
     # -- models --------------------------------------------------------------------------------------------------
@@ -209,6 +210,15 @@ class _Merging:
         if not self.native:
             return self._exactly(start, weights, values)
         return self._natively(start, weights, values)
+
+    def _require_used(self, base: Checkpoint, names: Sequence[str]) -> None:
+        """A filter that changes nothing is a slip, but for a head, which these models may tie and their kin may not."""
+        head = ["lm_head.weight"] if checkpoint.inspect(base.path).ties else []
+        for parameter, setting in self.file.settings():
+            for wanted in setting.idle([*names, *head]):
+                told = f"{self.file.path}: no tensor is left for filter {wanted!r} of {parameter}"
+                hint = f"it is a part of a name such as {names[len(names) // 2]}, and the first filter that fits counts"
+                raise CheckpointError(told, hint=hint)
 
     def _of(self, parameter: str, part: Slice, one: Input, name: str, t: float) -> Scalar:
         own = next(other for other in part.inputs if other.key == one.key)

@@ -307,6 +307,11 @@ def test_every_problem_is_told_at_once(models: dict[str, str], tmp_path: Path) -
         ),
         (PLAIN + "chat_template: auto\n", "not supported: `chat_template: auto`"),
         (STACKED.replace("[1, 3]", "[3, 5]"), "has 4 layers, so there is no layer 4"),
+        (FILTERED.replace("filter: mlp", "filter: mpl"), "no tensor is left for filter 'mpl' of density"),
+        (
+            TASK.replace("0.3", "[{filter: self_attn, value: 1}, {filter: q_proj, value: 2}, {value: 3}]"),
+            "no tensor is left for filter 'q_proj' of weight",
+        ),
     ],
 )
 def test_what_cannot_be_merged_is_told_before_any_work(
@@ -317,6 +322,14 @@ def test_what_cannot_be_merged_is_told_before_any_work(
     expected = message.replace("ONE", models["ONE"])
     assert expected in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_filter_may_name_a_tied_head(models: dict[str, str], tmp_path: Path) -> None:
+    text = PLAIN.replace("weight: 0.3", "weight: [{filter: lm_head, value: 0.9}, {value: 0.3}]")
+    found = merge(config(tmp_path / "c.yml", text, models), tmp_path / "out")
+    plain = merge(config(tmp_path / "d.yml", PLAIN, models), tmp_path / "plain")
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(found[name], plain[name]) for name in found)
 
 
 def test_what_every_parameter_does_is_said(models: dict[str, str], tmp_path: Path) -> None:
