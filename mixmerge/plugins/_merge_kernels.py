@@ -134,19 +134,18 @@ def averaged(models: tuple[NDArray[Any], ...], weights: Values, share: float, ou
 
     With weights that sum to 1 and a share of 1 that is their mean, and what all have alike stays as it is.
     """
-    total, whole, end = np.empty(_BLOCK, dtype=np.float32), np.float32(share), len(models) - 1
+    total, whole = np.empty(_BLOCK, dtype=np.float32), np.float32(share)
     for first in range(0, len(out), _BLOCK):
         size = min(_BLOCK, len(out) - first)
-        origin, block = models[0][first : first + size], out[first : first + size]
+        origin = models[0][first : first + size]
         total[:] = 0
-        for j in range(1, end):
+        for j in range(1, len(models)):
             weight, model = weights[j], models[j][first : first + size]
             for i in range(size):
                 total[i] += weight * (np.float32(as_float(model[i])) - np.float32(as_float(origin[i])))
-        weight, model = weights[end], models[end][first : first + size]  # the last of them as it is stored
+        block = out[first : first + size]
         for i in range(size):
-            start = np.float32(as_float(origin[i]))
-            store(block, i, whole * start + (total[i] + weight * (np.float32(as_float(model[i])) - start)))
+            store(block, i, whole * np.float32(as_float(origin[i])) + total[i])
 
 
 @exact

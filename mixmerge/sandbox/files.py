@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,35 +10,36 @@ import stat
 _ENTRY = 4096  # bytes that a file costs at the least
 
 
-def size(folder: str) -> int:
-    """Bytes below a folder. What cannot be counted, such as a path too long to name, counts as more than any limit."""
+def size(folder: str, most: int) -> int:
+    """Bytes below a folder; some number over `most` where there are more.
+
+    The candidate may still run, and put a link in the place of a folder at any moment: nothing is changed here, links
+    are not walked, and whoever leads this elsewhere all the same is soon over the limit. What cannot be counted, a path
+    too long to name or a folder that cannot be read, counts as more than any limit.
+    """
     total, folders = 0, [folder]
-    while folders:
+    while folders and total <= most:
         try:
-            with os.scandir(place := folders.pop()) as entries:
-                for entry in entries:
-                    found = entry.stat(follow_symlinks=False)
-                    total += max(_ENTRY, found.st_blocks * 512)
-                    if stat.S_ISDIR(found.st_mode):
-                        folders.append(entry.path)
-        except PermissionError:  # it may still be written into
-            if not _unlock(place):
-                return 1 << 62
-            folders.append(place)
+            opened = os.open(place := folders.pop(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
-            if error.errno != errno.ENOENT:  # gone since
-                return 1 << 62
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # gone since, or no folder any more
+                continue
+            return 1 << 62
+        try:
+            with os.scandir(opened) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        found = entry.stat(follow_symlinks=False)
+                        total += max(_ENTRY, found.st_blocks * 512)
+                        if stat.S_ISDIR(found.st_mode):
+                            folders.append(f"{place}/{entry.name}")
+                    if total > most:
+                        break
+        except OSError:
+            return 1 << 62
+        finally:
+            os.close(opened)
     return total
-
-
-def _unlock(folder: str) -> bool:
-    try:
-        if os.stat(folder).st_mode & 0o700 == 0o700:
-            return False
-        os.chmod(folder, 0o700)
-    except OSError:
-        return False
-    return True
 
 
 def empty(folder: str) -> bool:

@@ -240,7 +240,8 @@ class Watch:
             left = self.request["cpu_s"] - self.used()
             if left <= 0:
                 return "cpu"
-            if self.counted and files.size(self.server.work) > self.request["file_mb"] << 20:
+            most = self.request["file_mb"] << 20
+            if self.counted and files.size(self.server.work, most) > most:
                 return "files"
             waited = time.monotonic() - self.began
             if waited > self.patience:
