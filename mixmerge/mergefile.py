@@ -47,6 +47,11 @@ class Setting:
                 return _along(values, t)
         return None
 
+    @property
+    def varies(self) -> bool:
+        """Whether tensors differ in it."""
+        return any(wanted not in (None, "*") or len(values) > 1 for wanted, values in self.cases)
+
     def idle(self, tensors: Iterable[str]) -> list[str]:
         """The filters that hold for no tensor, or for none that an earlier one has left."""
         left, found = list(tensors), []

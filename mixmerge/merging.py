@@ -14,7 +14,7 @@ from typing import Any
 
 from . import checkpoint, sources
 from .checkpoint import layer_of
-from .errors import CheckpointError
+from .errors import CheckpointError, SourceError
 from .mergefile import Input, MergeFile, Scalar, Slice
 from .registry import Registry
 from .types import Checkpoint, Derivation, Reading, Tokens, content_id
@@ -37,11 +37,13 @@ class Mergekit:
 @dataclass(frozen=True)
 class Merge:
     """What will be merged: the derived checkpoint, the dtype it is written in (None: the experts' widest), the lines
-    that say what every parameter does, and the directory of a tokenizer that takes the place of the base's."""
+    that say what every parameter does, the options it was made with, and the directory of a tokenizer that takes the
+    place of the base's."""
 
     model: Checkpoint
     dtype: str | None
     lines: tuple[str, ...]
+    options: str = ""
     tokenizer: tempfile.TemporaryDirectory[str] | None = None
 
 
@@ -103,6 +105,7 @@ class _Merging:
         self.tokenizer: tempfile.TemporaryDirectory[str] | None = None
         self.native = file.method in NATIVE and not compat
         self.found: dict[str, Path] = {}
+        self.notes: list[str] = []
 
     def prepare(self) -> Merge:
         file = self.file
@@ -125,14 +128,19 @@ class _Merging:
         for name in checkpoint.names(model):
             found.vary(name)  # every problem before any work
         self._require_used(base, checkpoint.names(model))
-        return Merge(model, file.out_dtype or file.dtype, tuple(self._lines(base, experts)), self.tokenizer)
+        options = f"--seed {self.seed}" + (" --compat" if self.compat else "")
+        return Merge(model, file.out_dtype or file.dtype, tuple(self._lines(base, experts)), options, self.tokenizer)
 
     # -- models --------------------------------------------------------------------------------------------------
 
     def _path(self, name: str) -> Path:
         if name not in self.found:
             there = Path(name).is_dir() or name.startswith(("hf:", "path:", "pypi:", "/", "."))
-            self.found[name] = sources.resolve_model(name if there else f"hf:{name}").path.absolute()
+            try:
+                self.found[name] = sources.resolve_model(name if there else f"hf:{name}").path.absolute()
+            except SourceError as error:
+                hint = "" if there else f"there is no directory {name} in {Path.cwd()} either, where paths begin"
+                raise SourceError(error.message, hint="; ".join(filter(None, (hint, error.hint)))) from error
         return self.found[name]
 
     def _model(self, index: int, one: Input) -> Checkpoint:
@@ -207,15 +215,22 @@ class _Merging:
             else:
                 values[parameter] = [self._of(parameter, part, one, name, t) for one in self.file.experts]
         weights = tuple(float(weight) for weight in values.pop("weight", [1.0] * len(start.experts)))
+        if values.get("normalize") and abs(math.fsum(weights)) < 1e-8:
+            given = ", ".join(f"{weight:g}" for weight in weights)
+            told = f"{self.file.path}: the weights {given} of {name} sum to zero"
+            raise CheckpointError(told, hint="other weights, or normalize: false")
         if not self.native:
             return self._exactly(start, weights, values)
         return self._natively(start, weights, values)
 
     def _require_used(self, base: Checkpoint, names: Sequence[str]) -> None:
         """A filter that changes nothing is a slip, but for a head, which these models may tie and their kin may not."""
-        head = ["lm_head.weight"] if checkpoint.inspect(base.path).ties else []
+        tied = checkpoint.inspect(base.path).ties
         for parameter, setting in self.file.settings():
-            for wanted in setting.idle([*names, *head]):
+            for wanted in setting.idle(names):
+                if tied and wanted in "lm_head.weight":
+                    self.notes.append(f"filter {wanted!r} of {parameter}: nothing, since the head is the embedding")
+                    continue
                 told = f"{self.file.path}: no tensor is left for filter {wanted!r} of {parameter}"
                 hint = f"it is a part of a name such as {names[len(names) // 2]}, and the first filter that fits counts"
                 raise CheckpointError(told, hint=hint)
@@ -226,7 +241,7 @@ class _Merging:
         if found is None:
             raise CheckpointError(
                 f"{self.file.path}: {one.model} has no {parameter!r} for {name}",
-                hint="let the last entry of the filters have none, so that it holds for all other tensors",
+                hint="end the list with a value that has no filter, which all other tensors take: - value: 0.5",
             )
         return found
 
@@ -312,7 +327,7 @@ class _Merging:
             self._said(name, file.slices[0], None) for name, known in file.known.items() if known.scope == "shared"
         ]
         lines.append("; ".join(shared) or "no parameters of the merge")
-        lines += self._effects(experts)
+        lines += [*self._effects(experts), *self.notes]
         kept = file.out_dtype or file.dtype
         lines.append(f"written in {kept}" if kept else "written in the widest dtype of the models")
         return lines
@@ -328,25 +343,25 @@ class _Merging:
         file = self.file
         tensor = next((name for name in checkpoint.names(experts[0]) if layer_of(name).startswith("layer ")), "")
         part = file.slices[0]
+        at = f"at {tensor}: " if any(setting.varies for _, setting in file.settings()) else ""
         if "weight" not in file.known:
             return []
         weights = [float(self._of("weight", part, one, tensor, 0.0)) for one in file.experts]
         total = math.fsum(weights)
         normalize = file.value("normalize", part, None, tensor, 0.0) if "normalize" in file.known else False
         scale = float(file.value("lambda", part, None, tensor, 0.0) or 0) if "lambda" in file.known else 1.0
-        if normalize and abs(total) < 1e-8:
-            raise CheckpointError(f"{file.path}: the weights sum to zero", hint="other weights, or normalize: false")
         elected = file.method in ("ties", "dare_ties", "della", "breadcrumbs_ties", "sce")
         what = "model" if file.method == "linear" else "change"
         found = scale if normalize else scale * total
         lines = [
-            f"effective scale of the merged {what}: {found:g} (weights sum to {total:g}, normalize {normalize})".lower()
+            f"{at}effective scale of the merged {what}: {found:g} (weights sum to {total:g}, "
+            f"normalize {str(normalize).lower()})"
         ]
         if elected and normalize:
             lines.append("where one model alone is left after the election, its weight cancels")
         if "density" in file.known:
             shares = [float(self._of("density", part, one, tensor, 0.0)) for one in file.experts]
-            lines.append("kept of each change: " + ", ".join(f"{100 * share:g} %" for share in shares))
+            lines.append(f"{at}kept of each change: " + ", ".join(f"{100 * share:g} %" for share in shares))
             if all(share == 1 for share in shares) and file.method != "task_arithmetic":
                 lines.append("density 1 drops nothing: the first part of the method does nothing")
         return lines
@@ -371,13 +386,16 @@ def _unbound(_: Any) -> Any:
 
 def write(merge: Merge, file: MergeFile, out: Path, *, threads: int | None = None) -> str:
     """Write the merge with its configuration beside it, whole or not at all; returns its digest."""
+    from . import __version__
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already", hint="give a new directory")
     folder = out.with_name(f".{out.name}.merge")
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
     try:
         digest = checkpoint.write_many([merge.model], [folder], dtype=merge.dtype, threads=threads)[0]
-        (folder / "mergekit_config.yml").write_text(file.path.read_text("utf-8"), "utf-8")
+        how = f"# by mixmerge {__version__}: mixmerge merge {file.path.name} OUT {merge.options}\n"
+        (folder / "mergekit_config.yml").write_text(how + file.path.read_text("utf-8"), "utf-8")
         if merge.tokenizer:
             _set_tokenizer(folder, Path(merge.tokenizer.name))
         if file.chat_template:

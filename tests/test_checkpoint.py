@@ -284,6 +284,7 @@ def test_prepare_may_not_look_at_weights(trio: tuple[Path, ...]) -> None:
     ("merge", "message"),
     [
         (lambda t: t.base + t.deltas.mul_(2).sum(0), "changed its input in place"),
+        (lambda t: t.base + 0 * t.stored[1].add_(1), "changed its input in place"),
         (lambda t: t.base + (t.weights.mul_(2) * t.deltas).sum(0), "changed its input in place"),
         (lambda t: t.base[:1], r"merge method average gave shape \(1, 4\) for model.embed_tokens.weight, not \(6, 4\)"),
         (lambda t: t.base / 0, "merge method average: .* NaN or infinite"),

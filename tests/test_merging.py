@@ -166,7 +166,8 @@ def test_a_chat_template_and_the_configuration_lie_beside_the_weights(models: di
     file = config(tmp_path / "c.yml", text, models)
     found = merge(file, tmp_path / "out")
     assert all(tensor.dtype == torch.float32 for tensor in found.values())
-    assert (tmp_path / "out" / "mergekit_config.yml").read_text() == file.read_text()
+    how, kept = (tmp_path / "out" / "mergekit_config.yml").read_text().split("\n", 1)
+    assert (how, kept) == ("# by mixmerge 0.1.0: mixmerge merge c.yml OUT --seed 0", file.read_text())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     message = [{"role": "user", "content": "hello"}]
     assert tokenizer.apply_chat_template(message, tokenize=False) == "hello!"
@@ -294,13 +295,15 @@ def test_every_problem_is_told_at_once(models: dict[str, str], tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (PLAIN.replace("0.7", "-0.3"), "the weights sum to zero"),
+        (PLAIN.replace("0.7", "-0.3"), "the weights 0.3, -0.3 of model.embed_tokens.weight sum to zero"),
+        (FILTERED.replace("0.2, 0.5]", "0.2, -0.9]"), "the weights 0.9, -0.9 of model.layers.3.self_attn"),
         (
             TASK.replace("weight: 0.3", "weight: {filter: mlp, value: 0.3}"),
             "ONE has no 'weight' for model.embed_tokens",
         ),
         (OTHERS.replace("breadcrumbs", "della").replace(", gamma: 0.05", "").replace("0.6", "0.9"), "0.75 to 1.05"),
         (PLAIN + "modules: {}\n", "one of models"),
+        (PLAIN.replace("{model: ONE", "{model: nowhere/at-all"), "there is no directory nowhere/at-all in "),
         (
             PLAIN + "tokenizer: {source: union, pad_to_multiple_of: 64}\n",
             "not supported: `tokenizer.pad_to_multiple_of`",
@@ -317,7 +320,7 @@ def test_every_problem_is_told_at_once(models: dict[str, str], tmp_path: Path) -
 def test_what_cannot_be_merged_is_told_before_any_work(
     models: dict[str, str], tmp_path: Path, text: str, message: str
 ) -> None:
-    with pytest.raises((CheckpointError, RecipeError)) as caught:
+    with pytest.raises((CheckpointError, RecipeError, SourceError)) as caught:
         merge(config(tmp_path / "c.yml", text, models), tmp_path / "out")
     expected = message.replace("ONE", models["ONE"])
     assert expected in str(caught.value)
@@ -328,6 +331,8 @@ def test_a_filter_may_name_a_tied_head(models: dict[str, str], tmp_path: Path) -
     text = PLAIN.replace("weight: 0.3", "weight: [{filter: lm_head, value: 0.9}, {value: 0.3}]")
     found = merge(config(tmp_path / "c.yml", text, models), tmp_path / "out")
     plain = merge(config(tmp_path / "d.yml", PLAIN, models), tmp_path / "plain")
+    read = mergefile.read(tmp_path / "c.yml", parameters_of)
+    assert "filter 'lm_head' of weight: nothing" in "\n".join(merging.prepare(read, Registry(), MERGEKIT).lines)
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], plain[name]) for name in found)
 
@@ -338,7 +343,7 @@ def test_what_every_parameter_does_is_said(models: dict[str, str], tmp_path: Pat
     assert "ties of 2 models; arithmetic: mixmerge's, in float32, rounded once" in lines
     assert f"{models['ONE']}: weight 0.1 → 0.9, density 0.3 where the name has 'mlp'" in lines
     assert "normalize True; rescale False (default); lambda 0.9" in lines
-    assert "effective scale of the merged change: 0.9" in lines
+    assert "at model.layers.0.input_layernorm.weight: effective scale of the merged change: 0.9" in lines
     assert "its weight cancels" in lines
     plain = mergefile.read(config(tmp_path / "d.yml", PLAIN, models), parameters_of)
     assert "no base_model is given, so it is the first model" in "\n".join(

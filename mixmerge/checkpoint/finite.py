@@ -24,7 +24,8 @@ def require_finite(tensor: Tensor, name: str, model: str) -> None:
         count = int((~tensor.isfinite()).sum())
         raise CheckpointError(
             f"{model}: {count} of {tensor.numel()} values of {name} are NaN or infinite",
-            hint="a training run that diverged, a broken file, or weights of a merge that sum to zero",
+            hint="a training run that diverged, a broken file, weights of a merge that sum to zero, or values over "
+            "65,504 in float16",
         )
 
 

@@ -31,6 +31,7 @@ class Rows(Sequence["Tensor"]):
     def __init__(self, source: Source, name: str, start: int, stop: int | None) -> None:
         self._source, self._name, self._start, self._stop = source, name, start, stop
         self._read: dict[int, Tensor] = {}
+        self._versions: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._source.labels)
@@ -46,8 +47,13 @@ class Rows(Sequence["Tensor"]):
         if index not in self._read:
             rows = self._source.rows(index, self._name, self._start, self._stop)
             require_finite(rows, self._name, self._source.labels[index])
-            self._read[index] = rows
+            self._read[index], self._versions[index] = rows, rows._version
         return self._read[index]
+
+    @property
+    def intact(self) -> bool:
+        """Whether nobody has changed in place what was read."""
+        return all(self._read[index]._version == version for index, version in self._versions.items())
 
 
 class Floats:
@@ -83,7 +89,7 @@ class Floats:
 
     @property
     def intact(self) -> bool:
-        return all(tensor._version == version for tensor, version in self._made)
+        return self.stored.intact and all(tensor._version == version for tensor, version in self._made)
 
 
 class Part(TensorStack):
