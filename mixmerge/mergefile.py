@@ -329,6 +329,8 @@ class _MergeReader(Reader):
             return {}
         found = {}
         for name, item in self.mapping(at, value).items():
+            if not self.policy:  # the method is unknown, which is told already
+                break
             if name not in self.known:
                 self.problem((*at, name), f"{self._said()} has no parameter {name!r}", listed(self.known))
             elif whose and self.known[name].scope == "shared":

@@ -285,6 +285,12 @@ def test_vocabularies_are_aligned_as_mergekit_does(
         torch.testing.assert_close(tensor.float(), wanted, rtol=2**-8, atol=1e-6)
 
 
+def test_an_unknown_method_is_one_problem(models: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        mergefile.read(config(tmp_path / "c.yml", FILTERED.replace("ties", "tiess"), models), parameters_of)
+    assert [problem.hint for problem in caught.value.problems] == ["did you mean 'ties'?"]
+
+
 def test_every_problem_is_told_at_once(models: dict[str, str], tmp_path: Path) -> None:
     text = TASK.replace("0.3", "much").replace("bfloat16", "int8") + "lambda: 2\n"
     with pytest.raises(RecipeError) as caught:

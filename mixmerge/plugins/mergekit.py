@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mixmerge import CheckpointError, Component, Derivation, TensorStack, hookimpl, merger
 from mixmerge.checkpoint import inspect
 from mixmerge.plugins._mergekit_exact import OUR_MASKS, align_tokens, compat, methods
+from mixmerge.registry import suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,9 +196,9 @@ def parameters_of(method: str) -> tuple[Mapping[str, tuple[str, Any]], str]:
     Raises CheckpointError for a method that mergekit does not have, or that merges nothing.
     """
     if method not in methods() or method in _REFUSED:
-        known = ", ".join(sorted(set(methods()) - set(_REFUSED)))
+        hint = suggest(method, set(methods()) - set(_REFUSED))
         why = f"{method!r} is not available: {_REFUSED[method]}" if method in _REFUSED else f"no method {method!r}"
-        raise CheckpointError(f"mergekit: {why}", hint=f"allowed: {known}")
+        raise CheckpointError(f"mergekit: {why}", hint=hint)
     spec = methods()[method].spec
     parameters = {
         parameter.name: (parameter.scope.value, None if parameter.required else parameter.default)
