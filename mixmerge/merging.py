@@ -225,10 +225,10 @@ class _Merging:
 
     def _require_used(self, base: Checkpoint, names: Sequence[str]) -> None:
         """A filter that changes nothing is a slip, but for a head, which these models may tie and their kin may not."""
-        tied = checkpoint.inspect(base.path).ties
+        head = ["lm_head.weight"] if checkpoint.inspect(base.path).ties else []
         for parameter, setting in self.file.settings():
             for wanted in setting.idle(names):
-                if tied and wanted in "lm_head.weight":
+                if wanted not in setting.idle([*names, *head]):
                     self.notes.append(f"filter {wanted!r} of {parameter}: nothing, since the head is the embedding")
                     continue
                 told = f"{self.file.path}: no tensor is left for filter {wanted!r} of {parameter}"
