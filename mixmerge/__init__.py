@@ -23,6 +23,7 @@ from .errors import (
     SourceError,
     StepError,
     StoreError,
+    suggest,
 )
 from .hookspecs import hookimpl
 from .store import progress
@@ -96,6 +97,7 @@ __all__ = [
     "reporter",
     "rowwise",
     "strategy",
+    "suggest",
     "tensors",
     "trainer",
 ]

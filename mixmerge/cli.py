@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import MixmergeError, Problem, RecipeError
+from .errors import MixmergeError, Problem, RecipeError, suggest
 
 if TYPE_CHECKING:
     from .mergefile import MergeFile
@@ -52,8 +52,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str, hint: str = "") -> NoReturn:
         if wrong := re.search(r"VERB: invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            from .registry import suggest
-
             verbs = set(re.findall(r"[a-z]+", wrong[2])) - {"worker"}
             message, hint = f"there is no verb {wrong[1]!r}", suggest(wrong[1], verbs)
         told = f"error: {message}" + (f"\n  hint: {hint}" if hint else "")

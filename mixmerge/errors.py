@@ -14,7 +14,8 @@ A message says where, what and what is allowed, in lower case and without a full
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -84,3 +85,12 @@ class SandboxError(MixmergeError):
 
 class StepError(MixmergeError):
     """A step failed while running; the message names its log."""
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """A hint for a name that is not there: what was probably meant, or all there is."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there is {', '.join(names)}" if names else "there is none"

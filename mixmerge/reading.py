@@ -8,8 +8,8 @@ from typing import Any
 
 from . import yamlfile
 from .components import Component, Parameter
-from .errors import PluginError, Problem
-from .registry import Registry, suggest
+from .errors import PluginError, Problem, suggest
+from .registry import Registry
 
 At = tuple[str | int, ...]
 """The place of a value: keys and indices from the top."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from . import checkpoint, contamination, recorded, sources, yamlfile
-from .errors import CheckpointError, RecipeError, SourceError
+from .errors import CheckpointError, RecipeError, SourceError, suggest
 from .reading import At, Reader, Use, describe, dotted, listed, name_and_parameters
-from .registry import Registry, suggest
+from .registry import Registry
 from .types import Kind
 
 TASKS = ("choose_on", "report_on", "also_on")

@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import SourceError
+from .errors import SourceError, suggest
 from .reading import At, Reader, dotted
-from .registry import suggest
 from .sources import files
 from .types import content_id
 

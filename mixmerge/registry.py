@@ -5,14 +5,13 @@ Built-ins register through mixmerge's own entry points, so there is no special c
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -23,20 +22,11 @@ import pluggy
 from . import hookspecs
 from .checkpoint import layer_of
 from .components import KINDS, Component
-from .errors import PluginError
+from .errors import PluginError, suggest
 
 _HOOK_OF = {kind: f"register_{kind[:-1]}ies" if kind.endswith("y") else f"register_{kind}s" for kind in KINDS}
 
 _PLACE = re.compile(r"layer \d+|embeddings|head|norm|other")
-
-
-def suggest(name: str, allowed: Iterable[str]) -> str:
-    """A hint for a name that is not there: what was probably meant, or all there is."""
-    names = sorted(allowed)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"there is {', '.join(names)}" if names else "there is none"
 
 
 class Registry:

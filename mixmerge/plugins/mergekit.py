@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixmerge import CheckpointError, Component, Derivation, TensorStack, hookimpl, merger
+from mixmerge import CheckpointError, Component, Derivation, TensorStack, hookimpl, merger, suggest
 from mixmerge.checkpoint import inspect
 from mixmerge.plugins._mergekit_exact import OUR_MASKS, align_tokens, compat, methods
-from mixmerge.registry import suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
