@@ -9,10 +9,10 @@ quickstart: $(VENV)/.made
 	$(BIN)/mixmerge recipe recipes/quickstart.yaml
 
 test: $(VENV)/.made lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 slow-test: $(VENV)/.made
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal -m "slow or not slow"
 
 lint: $(VENV)/.made
 	$(BIN)/ruff check .

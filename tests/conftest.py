@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+if (_worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    # A core for each of pytest-xdist's processes and what it starts: a run then has one worker that imports torch.
+    _cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_cores[int(_worker.removeprefix("gw")) % len(_cores)]})
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -127,12 +131,16 @@ report: [markdown, csv]
 """
 
 
-@pytest.fixture
-def toy_recipe(tmp_path: Path, tiny_model_dir: Callable[..., Path]) -> Path:
+def write_toy_recipe(folder: Path, base: Path) -> Path:
     """A whole recipe over a tiny model and the toy plugin (`-p TOY`): every kind of step, in seconds."""
     for name in ("gen", "sum"):
         rows = [{"question": f"{name} question {i}", "reply": f"{name} reply {i}"} for i in range(20)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = tmp_path / "toy.yaml"
-    path.write_text(TOY_RECIPE.format(base=tiny_model_dir(seed=0), folder=tmp_path))
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = folder / "toy.yaml"
+    path.write_text(TOY_RECIPE.format(base=base, folder=folder))
     return path
+
+
+@pytest.fixture
+def toy_recipe(tmp_path: Path, tiny_model_dir: Callable[..., Path]) -> Path:
+    return write_toy_recipe(tmp_path, tiny_model_dir(seed=0))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TOY
+from conftest import TOY, write_toy_recipe
 
 from mixmerge.sources import resolve_model
 
@@ -38,13 +38,8 @@ def edit(recipe: Path, old: str, new: str) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Callable[..., Path]) -> Path:
     """The folder of one finished toy run, for tests that only look."""
-    import conftest
-
     folder = tmp_path_factory.mktemp("finished")
-    for name in ("gen", "sum"):
-        lines = [json.dumps({"question": f"{name} question {i}", "reply": f"{name} reply {i}"}) for i in range(20)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-    (folder / "toy.yaml").write_text(conftest.TOY_RECIPE.format(base=tiny_model_dir(seed=0), folder=folder))
+    write_toy_recipe(folder, tiny_model_dir(seed=0))
     command = [sys.executable, "-m", "mixmerge", "-p", str(TOY), "recipe", "toy.yaml"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -156,21 +151,22 @@ def test_an_expert_that_does_not_fit_is_named(
 
 @pytest.mark.parametrize("after_s", [1.5, 4.0, 7.0])
 def test_kill_9_at_any_moment_then_the_same_command(
-    toy_recipe: Path, mixmerge: Cli, tmp_path: Path, after_s: float
+    finished: Path, mixmerge: Cli, tmp_path: Path, after_s: float
 ) -> None:
     """The same results as a run that nobody killed, and no process left behind."""
-    edit(toy_recipe, "trainer: {toy_train: {step: 0.05}}", "trainer: {toy_train: {step: 0.05, sleep_s: 1.0}}")
-    command = [sys.executable, "-m", "mixmerge", "-p", str(TOY), "recipe", str(toy_recipe)]
+    slow = tmp_path / "toy.yaml"
+    slow.write_text((finished / "toy.yaml").read_text())
+    edit(slow, "trainer: {toy_train: {step: 0.05}}", "trainer: {toy_train: {step: 0.05, sleep_s: 1.0}}")
+    command = [sys.executable, "-m", "mixmerge", "-p", str(TOY), "recipe", str(slow)]
     killed = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     time.sleep(after_s)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     time.sleep(0.5)
     assert not _workers(tmp_path)
-    done = run(mixmerge, toy_recipe)
+    done = run(mixmerge, slow)
     assert done.returncode == 0, done.stderr
-    assert run(mixmerge, toy_recipe, "--out", tmp_path / "other").returncode == 0
-    assert rows(mixmerge, toy_recipe) == rows(mixmerge, toy_recipe, "--out", tmp_path / "other")
+    assert rows(mixmerge, slow) == rows(mixmerge, finished / "toy.yaml", "--out", finished / "runs")
 
 
 def _workers(folder: Path) -> list[str]:
