@@ -238,6 +238,10 @@ class _Sections(Reader):
         if found.source:
             try:
                 sources.model_pins(found.source, found.revision)
+                path = sources.local_directory(found.source)
+                if path and kind == "base" and sources.is_adapter(path):
+                    what = f"{found.source} is a LoRA adapter, and a base is a whole model"
+                    self.problem((*at, "model"), what, "give the model that it was trained on, and it under `models:`")
             except SourceError as error:
                 self.problem((*at, "model"), error.message, error.hint)
         return found
@@ -248,7 +252,10 @@ class _Sections(Reader):
         for at, entry in ((("base",), base), *((("models", name), entry) for name, entry in models.items())):
             path = sources.local_directory(entry.source)
             try:
-                if path and base_path and path != base_path:
+                if path and sources.is_adapter(path):
+                    if base_path:
+                        checkpoint.check_adapter(path, checkpoint.inspect(base_path))
+                elif path and base_path and path != base_path:
                     checkpoint.check_aligned(base_path, {str(at[-1]): path})
                 elif path:
                     checkpoint.inspect(path)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from . import sources
 from .collect import collect, decide, read_advice
 from .errors import MixmergeError, StepError, StoreError
 from .hookspecs import Pool
@@ -218,6 +219,8 @@ def estimate_bytes(plan: Plan, missing: list[Step], store: Store) -> float | Non
     written = sum(step.kind in ("train", "export", "merge") for step in missing)
     to_keep = sum(entry.keep != "none" for entry in plan.recipe.merge.values()) if plan.later else 0
     fetched = sum(step.kind == "source" and str(step.content["source"]).startswith("hf:") for step in missing)
+    given = [sources.local_directory(step.content["source"]) for step in missing if step.kind == "source"]
+    written += sum(path is not None and sources.is_adapter(path) for path in given)
     training = 3 * any(step.kind == "train" for step in missing)
     return 4.0 * parameters * (written + to_keep + training) + 2.0 * parameters * fetched
 

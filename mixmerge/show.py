@@ -110,7 +110,7 @@ def _step(step: Step, store: Store) -> str:
     record = store.record(step.id)
     facts = {"state": _state(step, record, store)}
     if record:
-        facts["directory"] = str(record.outcome["path"] if step.kind == "source" else store.path(step.id))
+        facts["directory"] = str(record.outcome.get("path") or store.path(step.id))
         facts["size"] = size(record.bytes)
     if store.log(step.id).is_file():
         facts["log"] = str(store.log(step.id))

@@ -26,7 +26,7 @@ from .components import Component
 from .errors import MixmergeError, PluginError, SourceError
 from .registry import Registry
 from .store import Store, write_json
-from .types import Checkpoint, Derivation, Kind, Mixture, Record, Step, Training, content_id
+from .types import Checkpoint, Derivation, Kind, Mixture, Reading, Record, Step, Training, content_id
 
 Outcome = dict[str, Any]
 
@@ -71,7 +71,7 @@ def load_checkpoint(step_id: str, store: Store, registry: Registry) -> Checkpoin
     record = store.record(step_id)
     if record is None:
         raise MixmergeError(f"{step.name} ({step_id}) is not there", hint="run the recipe again")
-    path = Path(record.outcome["path"]) if step.kind == "source" else store.path(step_id)
+    path = Path(record.outcome.get("path") or store.path(step_id))
     return Checkpoint(name, path, step_id, licence=licence_of(step_id, store), data=trained_on(step_id, store))
 
 
@@ -101,15 +101,24 @@ def _derived(step: Step, name: str, store: Store, registry: Registry) -> Checkpo
 
 
 def _source(job: Job) -> Outcome:
-    found = sources.resolve_model(job.step.content["source"], revision=job.step.content["revision"])
-    layout = checkpoint.inspect(found.path)
-    if base := job.inputs("base"):
-        name = job.step.name.removeprefix("fetch ")
-        checkpoint.check_aligned(load_checkpoint(base[0], job.store, job.registry).path, {name: found.path})
+    """A model as it is, or an adapter on the base: that is written, and so one model for whoever reads it."""
+    name, base = job.step.name.removeprefix("fetch "), job.inputs("base")
+    found = sources.resolve_model(
+        job.step.content["source"], revision=job.step.content["revision"], adapters=bool(base)
+    )
+    licence, path = found.licence, found.path
+    if found.adapter:
+        start, path = job.checkpoint("base"), job.out
+        shutil.rmtree(job.out, ignore_errors=True)  # `write` puts a whole directory in place at once
+        checkpoint.write(Checkpoint(name, start.path, job.step.id, reading=Reading(adapter=found.path)), job.out)
+        licence = licence or start.licence
+    elif base:
+        checkpoint.check_aligned(job.checkpoint("base").path, {name: path})
+    layout = checkpoint.inspect(path)
     return {
-        "path": str(found.path.absolute()),
+        "path": "" if found.adapter else str(path.absolute()),  # "": in the store
         "label": found.label,
-        "licence": found.licence,
+        "licence": licence,
         "data": [dict(one) for one in found.data],
         "pins": dict(found.pins),
         "bytes": layout.bytes,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,24 @@ def make_tiny_model(path: Path, *, seed: int = 0, layers: int = 2, vocab: int = 
         tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>", model_max_length=512
     )
     fast.save_pretrained(path)
+    return path
+
+
+def make_adapter(path: Path, base: str | Path, seed: int, **settings: Any) -> Path:
+    """A LoRA adapter that PEFT saved, and in `merged` the model that PEFT makes of it; float32."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    given = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]} | settings
+    found = get_peft_model(model, LoraConfig(**given))
+    for name, parameter in found.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    found.save_pretrained(path)
+    found.merge_and_unload().save_pretrained(path / "merged")
     return path
 
 

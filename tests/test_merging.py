@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from conftest import make_adapter
 from safetensors.torch import load_file, save_file
 
 from mixmerge import Checkpoint, CheckpointError, RecipeError, SourceError, checkpoint, mergefile, merging, sources
@@ -360,28 +361,11 @@ def test_what_every_parameter_does_is_said(models: dict[str, str], tmp_path: Pat
 # ---- adapters -------------------------------------------------------------------------------------------------------
 
 
-def adapter(path: Path, base: str, seed: int, **settings: Any) -> Path:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    given = {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"]} | settings
-    found = get_peft_model(model, LoraConfig(**given))
-    for name, parameter in found.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    found.save_pretrained(path)
-    merged = found.merge_and_unload()
-    merged.save_pretrained(path / "merged")
-    return path
-
-
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"rank_pattern": {"down_proj": 2}}])
 def test_an_adapter_is_what_peft_merges(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    path = adapter(tmp_path / "lora", models["BASE"], 1, **settings)
+    path = make_adapter(tmp_path / "lora", models["BASE"], 1, **settings)
     model = Checkpoint("m", Path(models["BASE"]), "m", reading=Reading(adapter=path))
     expected = load_file(path / "merged" / "model.safetensors")
     changed = 0
@@ -392,7 +376,7 @@ def test_an_adapter_is_what_peft_merges(
 
 
 def test_a_recipe_says_how_an_adapter_becomes_a_model(models: dict[str, str], tmp_path: Path) -> None:
-    path = adapter(tmp_path / "lora", models["BASE"], 1)
+    path = make_adapter(tmp_path / "lora", models["BASE"], 1)
     with pytest.raises(SourceError, match="is a LoRA adapter and no whole model") as caught:
         sources.resolve_model(str(path))
     text = str(caught.value.hint).partition("with c.yml: ")[2]
@@ -403,7 +387,7 @@ def test_a_recipe_says_how_an_adapter_becomes_a_model(models: dict[str, str], tm
 
 
 def test_adapters_are_experts(models: dict[str, str], tmp_path: Path) -> None:
-    one, two = (adapter(tmp_path / f"lora{seed}", models["BASE"], seed) for seed in (1, 2))
+    one, two = (make_adapter(tmp_path / f"lora{seed}", models["BASE"], seed) for seed in (1, 2))
     text = TASK.replace("ONE", f"BASE+{one}").replace("TWO", f"BASE+{two}").replace("[0.7, -0.1]", "0.5")
     file = config(tmp_path / "c.yml", text.replace("bfloat16", "float32"), models)
     found = merge(file, tmp_path / "out")
@@ -428,7 +412,7 @@ def test_adapters_are_experts(models: dict[str, str], tmp_path: Path) -> None:
 def test_an_adapter_that_is_more_or_elses_is_refused(
     models: dict[str, str], tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    path = adapter(tmp_path / "lora", models["BASE"], 1)
+    path = make_adapter(tmp_path / "lora", models["BASE"], 1)
     spoil(path)
     with pytest.raises(CheckpointError, match=message):
         list(checkpoint.tensors(Checkpoint("m", Path(models["BASE"]), "m", reading=Reading(adapter=path))))
@@ -456,7 +440,7 @@ def test_the_command_merges_plans_and_hands_over(mixmerge: Run, models: dict[str
     assert done.returncode == 0, done.stderr
     handed = load_file(tmp_path / "handed" / "model.safetensors")
     assert all(torch.equal(t, handed[name]) for name, t in load_file(tmp_path / "out" / "model.safetensors").items())
-    lora = adapter(tmp_path / "lora", models["BASE"], 1)
+    lora = make_adapter(tmp_path / "lora", models["BASE"], 1)
     config(tmp_path / "l.yml", PLAIN.replace("ONE", f"BASE+{lora}"), models)
     hand_over(tmp_path / "l.yml", tmp_path / "adapted", 0)
     assert (tmp_path / "adapted" / "model.safetensors").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TOY, write_toy_recipe
+import yaml
+from conftest import TOY, make_adapter, write_toy_recipe
 
 from mixmerge.sources import resolve_model
 
@@ -137,6 +139,41 @@ def test_a_recipe_may_start_from_experts_that_exist(
     done = run(mixmerge, toy_recipe)
     assert done.returncode == 0, done.stderr
     assert {row["kind"] for row in rows(mixmerge, toy_recipe)} == {"base", "expert", "merge"}
+
+
+def test_an_adapter_is_an_expert(toy_recipe: Path, mixmerge: Cli, tmp_path: Path) -> None:
+    """Scored, merged and diagnosed as the model that PEFT makes of it."""
+    text, base = toy_recipe.read_text(), yaml.safe_load(toy_recipe.read_text())["base"]["model"]
+    start, end = text.index("data:"), text.index("merge:")
+    paths = {name: make_adapter(tmp_path / name, base, seed) for seed, name in enumerate(("gen_expert", "sum_expert"))}
+    found = {}
+    for out, below in (("adapters", ""), ("whole", "merged")):
+        for path in paths.values():
+            for file in Path(base).glob("token*"):
+                shutil.copy(file, path / "merged")
+        models = "models:\n" + "".join(f"  {name}: {{model: {path / below}}}\n" for name, path in paths.items())
+        toy_recipe.write_text(text[:start] + models + text[end:])
+        done = run(mixmerge, toy_recipe, "--out", tmp_path / out)
+        assert done.returncode == 0, done.stderr
+        scores = rows(mixmerge, toy_recipe, "--out", tmp_path / out)
+        found[out] = [(row["model"], row["task"], row["k"]) for row in scores]
+    assert found["adapters"] == found["whole"]
+    written = {out: len(list((tmp_path / out).glob("store/steps/*/out/model.safetensors"))) for out in found}
+    assert written == {"adapters": 3, "whole": 1}  # both experts, and the winner
+
+
+def test_an_adapter_that_does_not_fit_is_named(
+    toy_recipe: Path, mixmerge: Cli, tiny_model_dir: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_adapter(tmp_path / "lora", tiny_model_dir(layers=3), 1)
+    edit(toy_recipe, "train:\n", f"models:\n  other: {{model: {path}}}\ntrain:\n")
+    done = mixmerge("-p", TOY, "check", toy_recipe)
+    assert done.returncode == 1
+    assert "lora: changes model.layers.2.mlp.down_proj.weight, (16, 32), which is not there" in done.stderr
+    assert "toy.yaml:" in done.stderr
+    toy_recipe.write_text(f"base: {{model: {path}}}\n")
+    done = mixmerge("check", toy_recipe)
+    assert "is a LoRA adapter, and a base is a whole model" in done.stderr
 
 
 def test_an_expert_that_does_not_fit_is_named(

@@ -1,7 +1,7 @@
 """The only reader and writer of weights: streams aligned tensors of base and experts, one at a time.
 
-inspect, check_aligned,       what lies in a directory, and whether experts fit their base; reads headers only
-check_vocabulary
+inspect, check_aligned,       what lies in a directory, and whether experts or an adapter fit their base; headers only
+check_vocabulary, check_adapter
 names, plan                   what a checkpoint holds, what `write` would write; reads headers only
 tensors, stacks, merged       weights by name, sorted, one tensor in memory at a time
 pour                          into a loaded model, in place
@@ -14,6 +14,7 @@ notes, unplaced               what a reader of the measurements must know
 layer_of, type_of             "layer 3", "embeddings", "head", "norm", "other"; "self_attn.q_proj"
 """
 
+from .adapter import check_adapter
 from .layout import Layout, TensorInfo, check_aligned, check_vocabulary, inspect, tokenizer_vocabulary
 from .measure import Observer, measure
 from .names import layer_of, type_of
@@ -32,6 +33,7 @@ __all__ = [
     "TensorPart",
     "TensorView",
     "as_directory",
+    "check_adapter",
     "check_aligned",
     "check_vocabulary",
     "digest",

@@ -96,7 +96,7 @@ def inspect(path: Path) -> Layout:
     config = _json(path / "config.json", hint="a model directory has config.json beside its weights")
     tensors: dict[str, TensorInfo] = {}
     for file in _weight_files(path):
-        tensors.update(_header(file))
+        tensors.update(header(file))
     if (path / INDEX).exists():
         listed = set(_json(path / INDEX)["weight_map"])
         if lacking := sorted(listed - set(tensors)):
@@ -165,7 +165,8 @@ def _weight_files(path: Path) -> list[Path]:
     raise CheckpointError(f"{path}: no weights", hint=f"a model directory has {WEIGHTS} or {INDEX} with its shards")
 
 
-def _header(file: Path) -> dict[str, TensorInfo]:
+def header(file: Path) -> dict[str, TensorInfo]:
+    """The tensors of one safetensors file. Raises CheckpointError for a file that is none, or ends too early."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
@@ -175,18 +176,18 @@ def _header(file: Path) -> dict[str, TensorInfo]:
         if len(start) < 8 or 8 + length > size:
             raise CheckpointError(f"{file}: truncated, or no safetensors file", hint="copy or download it again")
         try:
-            header = json.loads(stream.read(length))
+            entries = json.loads(stream.read(length))
         except ValueError as error:
             raise CheckpointError(f"{file}: no safetensors file: {error}", hint=_CONVERT) from None
-    header.pop("__metadata__", None)
-    ends = [entry["data_offsets"][1] for entry in header.values()]
+    entries.pop("__metadata__", None)
+    ends = [entry["data_offsets"][1] for entry in entries.values()]
     if (expected := 8 + length + max(ends, default=0)) > size:
         raise CheckpointError(
             f"{file}: truncated: {size} bytes of {expected}", hint="the download or copy did not finish"
         )
     return {
         name: TensorInfo(name, tuple(entry["shape"]), entry["dtype"], file, end - begin, 8 + length + begin)
-        for name, entry in header.items()
+        for name, entry in entries.items()
         for begin, end in [entry["data_offsets"]]
     }
 

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from ..errors import CheckpointError
 from ..types import Checkpoint
-from .adapter import read_adapter, require_place
+from .adapter import check_adapter, read_adapter
 from .dtypes import torch_dtype
 from .layout import Layout, TensorInfo, inspect
 from .tokens import Read, aligned, has_tokens, with_vocabulary
@@ -38,8 +38,8 @@ class Stored:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.layout, self._adapter = inspect(checkpoint.path), None
         if checkpoint.reading and checkpoint.reading.adapter:
+            check_adapter(checkpoint.reading.adapter, self.layout)
             self._adapter = read_adapter(checkpoint.reading.adapter)
-            require_place(self._adapter, {name: info.shape for name, info in self.layout.tensors.items()})
         if checkpoint.reading and checkpoint.reading.layers:
             self.layout = self.layout.with_layers(checkpoint.reading.layers)
         self._stored, self._tokens = self.layout, checkpoint.reading.tokens if checkpoint.reading else None

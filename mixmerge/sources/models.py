@@ -37,16 +37,20 @@ _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", 
 class ModelSource:
     """A model on this machine. `path` is a directory in the Hugging Face layout, `label` what tables call it,
     `licence` as its publisher states it ("" where unknown), and `pins` what names exactly this model. `data` is what a
-    model that mixmerge made was trained on, by its card: `{"name", "source", "licence", "rows"}` each."""
+    model that mixmerge made was trained on, by its card: `{"name", "source", "licence", "rows"}` each. `adapter`: it
+    is a LoRA adapter in PEFT's layout, a model only on top of its base."""
 
     path: Path
     label: str
     licence: str
     pins: Mapping[str, str]
     data: tuple[Mapping[str, Any], ...] = ()
+    adapter: bool = False
 
 
-def resolve_model(source: str, *, revision: str | None = None, cache: Path | None = None) -> ModelSource:
+def resolve_model(
+    source: str, *, revision: str | None = None, cache: Path | None = None, adapters: bool = False
+) -> ModelSource:
     """Make a model available and say where it is.
 
     `hf:OWNER/NAME`   downloaded at `revision` into the hub's own cache; the pins hold the commit
@@ -55,15 +59,27 @@ def resolve_model(source: str, *, revision: str | None = None, cache: Path | Non
                       file converted (see `gguf_conversion`) into `cache`: by default $MIXMERGE_CACHE, else
                       ~/.cache/mixmerge. Needs a network once; later calls take milliseconds
 
-    Raises SourceError when the source is malformed, cannot be reached, or is not what its pins say.
+    Raises SourceError when the source is malformed, cannot be reached, or is not what its pins say; and for a LoRA
+    adapter, unless `adapters` says that one may come.
     """
-    if source.startswith("hf:"):
-        return _hub(source, revision)
     if source.startswith("pypi:"):
         return _pypi(source, cache or cache_directory())
-    path = _directory(source)
+    path = _hub(source, revision) if source.startswith("hf:") else _directory(source)
+    adapter = is_adapter(path)
+    if adapter and not adapters:
+        whole = "{merge_method: linear, models: [{model: BASE+" + str(path) + ", parameters: {weight: 1}}]}"
+        raise SourceError(
+            f"{source} is a LoRA adapter and no whole model", hint=f"`mixmerge merge c.yml OUT`, with c.yml: {whole}"
+        )
     licence, data = _card_facts(path)
-    return ModelSource(path, path.resolve().name, licence, _directory_pins(path), data)
+    if source.startswith("hf:"):
+        return ModelSource(path, source.rpartition("/")[2], licence, {"revision": path.name}, data, adapter)
+    return ModelSource(path, path.resolve().name, licence, _directory_pins(path), data, adapter)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a directory holds a LoRA adapter (PEFT's layout) and no model."""
+    return (path / "adapter_config.json").is_file() and not any(path.glob("model*.safetensors"))
 
 
 def model_pins(source: str, revision: str | None = None) -> Mapping[str, str]:
@@ -106,12 +122,7 @@ def _directory(source: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_dir():
         raise SourceError(f"there is no model directory {text}", hint=SCHEMES_HINT)
-    if (path / "adapter_config.json").is_file() and not any(path.glob("model*.safetensors")):
-        whole = "{merge_method: linear, models: [{model: BASE+" + text + ", parameters: {weight: 1}}]}"
-        raise SourceError(
-            f"{text} is a LoRA adapter and no whole model", hint=f"`mixmerge merge c.yml OUT`, with c.yml: {whole}"
-        )
-    if not (path / "config.json").is_file():
+    if not is_adapter(path) and not (path / "config.json").is_file():
         raise SourceError(f"{text} has no config.json", hint="a model directory is in the Hugging Face layout")
     if not any(path.glob("*.safetensors")):
         pickled = [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]
@@ -124,7 +135,8 @@ def _directory(source: str) -> Path:
 
 
 def _directory_pins(path: Path) -> Mapping[str, str]:
-    digest = hashlib.sha256((path / "config.json").read_bytes())
+    config = "adapter_config.json" if is_adapter(path) else "config.json"
+    digest = hashlib.sha256((path / config).read_bytes())
     for file in sorted(path.glob("*.safetensors")):
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
@@ -137,14 +149,14 @@ def _directory_pins(path: Path) -> Mapping[str, str]:
 # The hub
 
 
-def _hub(source: str, revision: str | None) -> ModelSource:
+def _hub(source: str, revision: str | None) -> Path:
     name = source.removeprefix("hf:")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise SourceError(f"{source!r} names no model on the hub", hint="such as hf:Qwen/Qwen2.5-Coder-1.5B-Instruct")
     from huggingface_hub import snapshot_download
 
     try:
-        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_HUB_FILES)))
     except Exception as error:  # the hub's client raises its own, httpx's and OSError
         first = (str(error).strip().splitlines() or [""])[0]
         raise SourceError(
@@ -152,8 +164,6 @@ def _hub(source: str, revision: str | None) -> ModelSource:
             hint="check name and revision; a gated model needs `hf auth login`; without a network it must be in the "
             "hub's cache already",
         ) from error
-    licence, data = _card_facts(path)
-    return ModelSource(path, name.rsplit("/", 1)[-1], licence, {"revision": path.name}, data)
 
 
 def _card_facts(path: Path) -> tuple[str, tuple[Mapping[str, Any], ...]]:
