@@ -15,20 +15,26 @@ from .types import Checkpoint, Dataset, Derivation
 NO_ADVICE = "This is what the sources state, for whoever uses the model to judge; it is no legal advice."
 
 
-def write_card(model: Checkpoint, out: Path, digest: str) -> None:
+_BASES = "Config, tokenizer and chat template are the base's, byte for byte."
+
+
+def write_card(model: Checkpoint, out: Path, digest: str, how: Sequence[str] = (), kept: str = _BASES) -> None:
     """Write README.md beside a written merge: how it came to be, under which licences, and its digest.
 
     `digest` is the sha256 that a rebuild must match. Files that the merger gives (such as a mergekit YAML) go with it.
+    `how` are lines that say how it was made, where one table of weights and parameters does not; `kept` says what was
+    taken over from the base.
     """
     derivation = model.derivation
     files = dict(derivation.files(derivation)) if derivation and derivation.files else {}
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
     lines = _merged(derivation) if derivation else [f"Written by mixmerge from `{model.path.name}`."]
+    lines = list(how) or lines
     base = derivation.base if derivation else model
     data = _together([derivation.base, *derivation.experts]) if derivation else model.data
     lines += ["", *_licences(base.name if derivation else "model", base.licence, data, derivation)]
-    lines += ["", f"Config, tokenizer and chat template are the base's, byte for byte. Weights: `{digest}`."]
+    lines += ["", f"{kept} Weights: `{digest}`."]
     if files:
         lines += ["", f"Beside this card: {', '.join(f'`{name}`' for name in sorted(files))}."]
     _write(out, model.name, ["merge", *([derivation.method] if derivation else [])], lines, base.licence, data)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .errors import MixmergeError, Problem, RecipeError, suggest
 
 if TYPE_CHECKING:
-    from .mergefile import MergeFile
-    from .merging import Merge
+    from .merging import Merge, MergeFile
     from .reading import Use
     from .recipe import Recipe
     from .registry import Registry
@@ -108,6 +107,7 @@ def _parser() -> _Parser:
     plan = add(
         "plan", _plan, "say what a recipe or a merge would do, and the disk and memory it needs", recipe=True, js=True
     )
+    plan.add_argument("--compat", action="store_true", help="of a mergekit YAML: with mergekit's own code")
     plan.epilog = (
         "A step is done, to do, failed, or begun: a run is in it, or was stopped in it and goes on from there."
     )
@@ -318,11 +318,11 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _merge_of(arguments: argparse.Namespace) -> tuple[MergeFile, Merge]:
-    from . import mergefile, merging
+    from . import merging
     from .plugins.mergekit import align_tokens, compat, parameters_of
     from .registry import Registry
 
-    file = mergefile.read(arguments.config, parameters_of)
+    file = merging.read(arguments.config, parameters_of)
     exact, seed = getattr(arguments, "compat", False), getattr(arguments, "seed", 0)
     mergekit = merging.Mergekit(compat, align_tokens)
     return file, merging.prepare(file, Registry(arguments.plugins), mergekit, compat=exact, seed=seed)
@@ -347,11 +347,13 @@ def _plan_merge(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from . import mergefile
+    from . import merging
     from .display import size
 
-    if mergefile.is_one(arguments.recipe):
+    if merging.is_one(arguments.recipe):
         return _plan_merge(arguments)
+    if arguments.compat:
+        raise MixmergeError(f"{arguments.recipe}: --compat is for a mergekit YAML", hint="leave it out for a recipe")
     from .run import current_plan, estimate_bytes
 
     recipe, _, store = _load(arguments)

@@ -113,7 +113,7 @@ def name_and_parameters(value: Any) -> tuple[str | None, dict[str, Any]]:
 
 
 def dotted(at: At) -> str:
-    return ".".join(str(part) for part in at) or "the recipe"
+    return ".".join(str(part) for part in at) or "the top level"
 
 
 def describe(value: Any) -> str:

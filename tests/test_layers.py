@@ -21,7 +21,6 @@ ORDER = [
     "registry",
     "reading",
     "recorded",
-    "mergefile",
     "merging",
     "recipe",
     "plan",

@@ -15,7 +15,7 @@ import yaml
 from conftest import make_adapter
 from safetensors.torch import load_file, save_file
 
-from mixmerge import Checkpoint, CheckpointError, RecipeError, SourceError, checkpoint, mergefile, merging, sources
+from mixmerge import Checkpoint, CheckpointError, RecipeError, SourceError, checkpoint, merging, sources
 from mixmerge.plugins.mergekit import align_tokens, compat, hand_over, parameters_of
 from mixmerge.registry import Registry
 from mixmerge.types import Reading
@@ -39,7 +39,7 @@ def config(path: Path, text: str, models: Mapping[str, str]) -> Path:
 
 
 def merge(file: Path, out: Path, *, exact: bool = False, seed: int = 0) -> dict[str, torch.Tensor]:
-    read = mergefile.read(file, parameters_of)
+    read = merging.read(file, parameters_of)
     found = merging.prepare(read, Registry(), MERGEKIT, compat=exact, seed=seed)
     digest = merging.write(found, read, out)
     assert digest == checkpoint.digest(Checkpoint("m", out, "m"))
@@ -169,6 +169,11 @@ def test_a_chat_template_and_the_configuration_lie_beside_the_weights(models: di
     assert all(tensor.dtype == torch.float32 for tensor in found.values())
     how, kept = (tmp_path / "out" / "mergekit_config.yml").read_text().split("\n", 1)
     assert (how, kept) == ("# by mixmerge 0.1.0: mixmerge merge c.yml OUT --seed 0", file.read_text())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Merged by mixmerge 0.1.0: mixmerge merge c.yml OUT --seed 0" in card
+    assert f"- {models['ONE']}: weight 0.3" in card
+    assert "Of the base, unchanged: config, tokenizer.\n" in card.replace(" Weights", "\nWeights")
+    assert f"the licence of the expert {models['ONE']} is not known" in card
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     message = [{"role": "user", "content": "hello"}]
     assert tokenizer.apply_chat_template(message, tokenize=False) == "hello!"
@@ -230,7 +235,7 @@ def test_what_mergekit_lets_pass_is_a_problem_with_its_line(
 ) -> None:
     text = text.replace("{ONE_NAME}", Path(models["ONE"]).name)
     with pytest.raises(RecipeError) as caught:
-        mergefile.read(config(tmp_path / "c.yml", text, models), parameters_of)
+        merging.read(config(tmp_path / "c.yml", text, models), parameters_of)
     found = [problem for problem in caught.value.problems if message in problem.what]
     assert found, str(caught.value)
     assert found[0].where == f"{tmp_path / 'c.yml'}:{line}"
@@ -288,14 +293,14 @@ def test_vocabularies_are_aligned_as_mergekit_does(
 
 def test_an_unknown_method_is_one_problem(models: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        mergefile.read(config(tmp_path / "c.yml", FILTERED.replace("ties", "tiess"), models), parameters_of)
+        merging.read(config(tmp_path / "c.yml", FILTERED.replace("ties", "tiess"), models), parameters_of)
     assert [problem.hint for problem in caught.value.problems] == ["did you mean 'ties'?"]
 
 
 def test_every_problem_is_told_at_once(models: dict[str, str], tmp_path: Path) -> None:
     text = TASK.replace("0.3", "much").replace("bfloat16", "int8") + "lambda: 2\n"
     with pytest.raises(RecipeError) as caught:
-        mergefile.read(config(tmp_path / "c.yml", text, models), parameters_of)
+        merging.read(config(tmp_path / "c.yml", text, models), parameters_of)
     assert len(caught.value.problems) == 3
 
 
@@ -338,21 +343,21 @@ def test_a_filter_may_name_a_tied_head(models: dict[str, str], tmp_path: Path) -
     text = PLAIN.replace("weight: 0.3", "weight: [{filter: lm_head, value: 0.9}, {value: 0.3}]")
     found = merge(config(tmp_path / "c.yml", text, models), tmp_path / "out")
     plain = merge(config(tmp_path / "d.yml", PLAIN, models), tmp_path / "plain")
-    read = mergefile.read(tmp_path / "c.yml", parameters_of)
+    read = merging.read(tmp_path / "c.yml", parameters_of)
     assert "filter 'lm_head' of weight: nothing" in "\n".join(merging.prepare(read, Registry(), MERGEKIT).lines)
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], plain[name]) for name in found)
 
 
 def test_what_every_parameter_does_is_said(models: dict[str, str], tmp_path: Path) -> None:
-    file = mergefile.read(config(tmp_path / "c.yml", FILTERED, models), parameters_of)
+    file = merging.read(config(tmp_path / "c.yml", FILTERED, models), parameters_of)
     lines = "\n".join(merging.prepare(file, Registry(), MERGEKIT).lines)
     assert "ties of 2 models; arithmetic: mixmerge's, in float32, rounded once" in lines
     assert f"{models['ONE']}: weight 0.1 → 0.9, density 0.3 where the name has 'mlp'" in lines
     assert "normalize True; rescale False (default); lambda 0.9" in lines
     assert "at model.layers.0.input_layernorm.weight: effective scale of the merged change: 0.9" in lines
     assert "its weight cancels" in lines
-    plain = mergefile.read(config(tmp_path / "d.yml", PLAIN, models), parameters_of)
+    plain = merging.read(config(tmp_path / "d.yml", PLAIN, models), parameters_of)
     assert "no base_model is given, so it is the first model" in "\n".join(
         merging.prepare(plain, Registry(), MERGEKIT).lines
     )

@@ -186,7 +186,7 @@ def test_a_table_of_ones_own(tmp_path: Path, mixmerge: Cli) -> None:
         ("n: 100, ", "", 9, "results.ours.scores.code is counted and has no n"),
         ("{a: [code], b: [text]}", "{a: [code]}", 6, "no expert of results.ours.rows.single has 'text' for its own"),
         ("start: base", "start: origin", 6, "results.ours.rows.start is 'origin'"),
-        ("advise:", "train: {}\nadvise:", 11, "unknown key 'train' in the recipe"),
+        ("advise:", "train: {}\nadvise:", 11, "unknown key 'train' in the top level"),
         ("    method: how", "    behind: theirs\n    method: how", 5, "no entry above is called 'theirs'"),
     ],
 )

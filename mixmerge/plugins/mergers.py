@@ -110,7 +110,7 @@ def ties(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Te
     """TIES: trim each change to its largest values, elect a sign for each weight, average what agrees with it.
 
     density    fraction of the change that is kept, by magnitude; one for all experts, or a list in their order.
-               mergekit's default of 1 would trim nothing, so it must be given; the paper's default is 0.2, this
+               mergekit's default of 1 would trim nothing, so a recipe must give it; the paper's default is 0.2, this
                experiment's paper uses 0.5
     per        what that fraction is of: each "tensor", as in mergekit, or the whole "model", as in the paper (which
                reads the model four times instead of once)

@@ -1,10 +1,8 @@
-"""`mixmerge merge`: a checked mergekit configuration becomes a derived checkpoint, a description, and files."""
+"""A checked configuration becomes a derived checkpoint: models are found, parameters bound for every tensor."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +10,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, sources
-from .checkpoint import layer_of
-from .errors import CheckpointError, SourceError
-from .mergefile import Input, MergeFile, Scalar, Slice
-from .registry import Registry
-from .types import Checkpoint, Derivation, Reading, Tokens, content_id
+from .. import checkpoint, sources
+from ..checkpoint import layer_of
+from ..errors import CheckpointError, SourceError
+from ..registry import Registry
+from ..types import Checkpoint, Dataset, Derivation, Reading, Tokens, content_id
+from .config import Input, MergeFile, Slice
+from .lines import describe
 
 NATIVE = ("linear", "ties", "dare_linear", "dare_ties", "della", "della_linear", "task_arithmetic")
 """The methods that mixmerge computes itself; every other method that merges tensor by tensor runs mergekit's code."""
@@ -47,28 +46,6 @@ class Merge:
     tokenizer: tempfile.TemporaryDirectory[str] | None = None
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Of one merge: bytes read and written, the memory over the interpreter at its peak, seconds on one core."""
-
-    bytes_read: int
-    bytes_written: int
-    peak_bytes: int
-    seconds: float
-
-
-_NS = {
-    "linear": 2,
-    "task_arithmetic": 3,
-    "ties": 14,
-    "dare_linear": 9,
-    "dare_ties": 12,
-    "della": 18,
-    "della_linear": 15,
-}
-"""Nanoseconds for a value of an expert, as benchmarks/sweep.py took on a busy 2.x GHz core; 60 for mergekit's code."""
-
-
 def prepare(file: MergeFile, registry: Registry, mergekit: Mergekit, *, compat: bool = False, seed: int = 0) -> Merge:
     """Find the models, check that they fit, and bind every parameter for every tensor.
 
@@ -82,29 +59,12 @@ def prepare(file: MergeFile, registry: Registry, mergekit: Mergekit, *, compat: 
     return _Merging(file, registry, mergekit, compat, seed).prepare()
 
 
-def estimate(merge: Merge) -> Estimate:
-    """From the headers alone."""
-    derivation = merge.model.derivation
-    assert derivation is not None
-    layouts = [checkpoint.inspect(model.path) for model in (derivation.base, *derivation.experts)]
-    written = sum(entry.bytes for entry in checkpoint.plan(merge.model, merge.dtype).values())
-    sizes = [
-        sum(layout.tensors[name].bytes for layout in layouts if name in layout.tensors) for name in layouts[0].names
-    ]
-    # What is held of one tensor, its masks at a bit for each value, and some parts.
-    peak = min(max(sizes), checkpoint.HELD_BYTES) + max(sizes) // 16 + (100 << 20)
-    values = sum(math.prod(info.shape) for info in layouts[0].tensors.values()) * len(derivation.experts)
-    reading = sum(layout.bytes for layout in layouts)
-    seconds = values * _NS.get(derivation.method, 60) * 1e-9 + (reading + written) / 1e9
-    return Estimate(reading, written, peak, seconds)
-
-
 class _Merging:
     def __init__(self, file: MergeFile, registry: Registry, mergekit: Mergekit, compat: bool, seed: int) -> None:
         self.file, self.registry, self.mergekit, self.compat, self.seed = file, registry, mergekit, compat, seed
         self.tokenizer: tempfile.TemporaryDirectory[str] | None = None
         self.native = file.method in NATIVE and not compat
-        self.found: dict[str, Path] = {}
+        self.found: dict[str, sources.ModelSource] = {}
         self.notes: list[str] = []
 
     def prepare(self) -> Merge:
@@ -129,29 +89,37 @@ class _Merging:
             found.vary(name)  # every problem before any work
         self._require_used(base, checkpoint.names(model))
         options = f"--seed {self.seed}" + (" --compat" if self.compat else "")
-        return Merge(model, file.out_dtype or file.dtype, tuple(self._lines(base, experts)), options, self.tokenizer)
+        how = "mixmerge's, in float32, rounded once" if self.native else "mergekit's own code, in float32, rounded once"
+        if self.compat:
+            how = f"mergekit's own code in {file.dtype or 'the dtype of the inputs'}, bit for bit"
+        lines = describe(file, base, experts[0], how, self.notes)
+        return Merge(model, file.out_dtype or file.dtype, tuple(lines), options, self.tokenizer)
 
     # -- models --------------------------------------------------------------------------------------------------
 
-    def _path(self, name: str) -> Path:
+    def _source(self, name: str, *, adapters: bool = False) -> sources.ModelSource:
         if name not in self.found:
             there = Path(name).is_dir() or name.startswith(("hf:", "path:", "pypi:", "/", "."))
             try:
-                self.found[name] = sources.resolve_model(name if there else f"hf:{name}").path.absolute()
+                found = sources.resolve_model(name if there else f"hf:{name}", adapters=adapters)
             except SourceError as error:
                 hint = "" if there else f"there is no directory {name} in {Path.cwd()} either, where paths begin"
                 raise SourceError(error.message, hint="; ".join(filter(None, (hint, error.hint)))) from error
+            self.found[name] = replace(found, path=found.path.absolute())
         return self.found[name]
 
     def _model(self, index: int, one: Input) -> Checkpoint:
         """An expert; `index` is its place among the experts, the same in every slice."""
-        path = self._path(one.model)
-        layers = self._layers(one)
-        adapter = Path(one.adapter).absolute() if one.adapter else None
-        reading = Reading(adapter, layers) if adapter or layers else None
-        where = [str(path), str(adapter), layers]
+        found = [self._source(one.model), *([self._source(one.adapter, adapters=True)] if one.adapter else [])]
+        path, layers = found[0].path, self._layers(one)
+        adapter = found[1].path if one.adapter else None
         return Checkpoint(
-            one.model + (f"+{one.adapter}" if one.adapter else ""), path, content_id(where), reading=reading
+            one.name,
+            path,
+            content_id([str(path), str(adapter), layers]),
+            licence=found[-1].licence or found[0].licence,
+            data=tuple(Dataset(**dataset) for source in found for dataset in source.data),
+            reading=Reading(adapter, layers) if adapter or layers else None,
         )
 
     def _layers(self, one: Input) -> tuple[int, ...] | None:
@@ -167,7 +135,7 @@ class _Merging:
                     hint="mixmerge merges slices that all have the same models; --mergekit for others",
                 )
             found += range(*same[0].layers)
-        stored = checkpoint.inspect(self._path(one.model)).layers
+        stored = checkpoint.inspect(self._source(one.model).path).layers
         if beyond := [layer for layer in found if layer >= stored]:
             raise CheckpointError(f"{one.model}: has {stored} layers, so there is no layer {beyond[0]}")
         return None if found == list(range(stored)) else tuple(found)
@@ -194,7 +162,7 @@ class _Merging:
             hint = "--mergekit aligns vocabularies its own way"
             raise CheckpointError(f"{self.file.path}: tokenizer_source is not supported {what}", hint=hint)
         self.tokenizer = tempfile.TemporaryDirectory(prefix="mixmerge-tokenizer-")
-        source = source if source in ("union", "base") else str(self._path(source))
+        source = source if source in ("union", "base") else str(self._source(source).path)
         _, found = self.mergekit.align(base.path, [one.path for one in experts], source, Path(self.tokenizer.name))
         lenders = tuple(dict.fromkeys(model.path for model in models))
         aligned = []
@@ -213,7 +181,7 @@ class _Merging:
             if known.scope == "shared":
                 values[parameter] = self.file.value(parameter, part, None, name, t)
             else:
-                values[parameter] = [self._of(parameter, part, one, name, t) for one in self.file.experts]
+                values[parameter] = [self.file.needed(parameter, part, one, name, t) for one in self.file.experts]
         weights = tuple(float(weight) for weight in values.pop("weight", [1.0] * len(start.experts)))
         if values.get("normalize") and abs(math.fsum(weights)) < 1e-8:
             given = ", ".join(f"{weight:g}" for weight in weights)
@@ -234,16 +202,6 @@ class _Merging:
                 told = f"{self.file.path}: no tensor is left for filter {wanted!r} of {parameter}"
                 hint = f"it is a part of a name such as {names[len(names) // 2]}, and the first filter that fits counts"
                 raise CheckpointError(told, hint=hint)
-
-    def _of(self, parameter: str, part: Slice, one: Input, name: str, t: float) -> Scalar:
-        own = next(other for other in part.inputs if other.key == one.key)
-        found = self.file.value(parameter, part, own, name, t)
-        if found is None:
-            raise CheckpointError(
-                f"{self.file.path}: {one.model} has no {parameter!r} for {name}",
-                hint="end the list with a value that has no filter, which all other tensors take: - value: 0.5",
-            )
-        return found
 
     def _place(self, start: Derivation, name: str) -> tuple[Slice, float]:
         """The slice of a tensor and its layer's place there, from 0 to 1. As in mergekit, what stands outside the
@@ -299,73 +257,6 @@ class _Merging:
         )
         return replace(found, base=start.base)
 
-    # -- what is said --------------------------------------------------------------------------------------------
-
-    def _lines(self, base: Checkpoint, experts: Sequence[Checkpoint]) -> list[str]:
-        file = self.file
-        how = "mixmerge's, in float32, rounded once" if self.native else "mergekit's own code, in float32, rounded once"
-        if self.compat:
-            how = f"mergekit's own code in {file.dtype or 'the dtype of the inputs'}, bit for bit"
-        lines = [f"{file.method} of {len(experts)} models; arithmetic: {how}"]
-        origin = "" if file.base else " (no base_model is given, so it is the first model)"
-        lines.append(f"config, tokenizer and chat template: {base.name}{origin}")
-        if file.tokenizer:
-            count = len(base.reading.tokens.rows) if base.reading and base.reading.tokens else 0
-            lines.append(
-                f"vocabulary: {file.tokenizer}, {count} tokens; a row that a model lacks is lent by the others"
-            )
-        for number, part in enumerate(file.slices):
-            for one in part.inputs:
-                if one.key in [expert.key for expert in file.experts]:
-                    own = ", ".join(
-                        self._said(name, part, one) for name, k in file.known.items() if k.scope != "shared"
-                    )
-                    layers = f", layers {one.layers[0]} to {one.layers[1] - 1}" if one.layers else ""
-                    at = f"slice {number}, " if len(file.slices) > 1 else ""
-                    lines.append(f"{at}{one.model}{'+' + one.adapter if one.adapter else ''}{layers}: {own}")
-        shared = [
-            self._said(name, file.slices[0], None) for name, known in file.known.items() if known.scope == "shared"
-        ]
-        lines.append("; ".join(shared) or "no parameters of the merge")
-        lines += [*self._effects(experts), *self.notes]
-        kept = file.out_dtype or file.dtype
-        lines.append(f"written in {kept}" if kept else "written in the widest dtype of the models")
-        return lines
-
-    def _said(self, name: str, part: Slice, one: Input | None) -> str:
-        for settings in (one.parameters if one else {}, part.parameters, self.file.parameters):
-            if name in settings:
-                return f"{name} {settings[name]}"
-        return f"{name} {self.file.known[name].default} (default)"
-
-    def _effects(self, experts: Sequence[Checkpoint]) -> list[str]:
-        """What the numbers come to, for the first tensor of a layer."""
-        file = self.file
-        tensor = next((name for name in checkpoint.names(experts[0]) if layer_of(name).startswith("layer ")), "")
-        part = file.slices[0]
-        at = f"at {tensor}: " if any(setting.varies for _, setting in file.settings()) else ""
-        if "weight" not in file.known:
-            return []
-        weights = [float(self._of("weight", part, one, tensor, 0.0)) for one in file.experts]
-        total = math.fsum(weights)
-        normalize = file.value("normalize", part, None, tensor, 0.0) if "normalize" in file.known else False
-        scale = float(file.value("lambda", part, None, tensor, 0.0) or 0) if "lambda" in file.known else 1.0
-        elected = file.method in ("ties", "dare_ties", "della", "breadcrumbs_ties", "sce")
-        what = "model" if file.method == "linear" else "change"
-        found = scale if normalize else scale * total
-        lines = [
-            f"{at}effective scale of the merged {what}: {found:g} (weights sum to {total:g}, "
-            f"normalize {str(normalize).lower()})"
-        ]
-        if elected and normalize:
-            lines.append("where one model alone is left after the election, its weight cancels")
-        if "density" in file.known:
-            shares = [float(self._of("density", part, one, tensor, 0.0)) for one in file.experts]
-            lines.append(f"{at}kept of each change: " + ", ".join(f"{100 * share:g} %" for share in shares))
-            if all(share == 1 for share in shares) and file.method != "task_arithmetic":
-                lines.append("density 1 drops nothing: the first part of the method does nothing")
-        return lines
-
 
 def _require_aligned(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
     sliced = any(model.reading and model.reading.layers for model in (base, *experts))
@@ -382,46 +273,3 @@ def _require_aligned(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
 
 def _unbound(_: Any) -> Any:
     raise AssertionError("settings are bound for each tensor")
-
-
-def write(merge: Merge, file: MergeFile, out: Path, *, threads: int | None = None) -> str:
-    """Write the merge with its configuration beside it, whole or not at all; returns its digest."""
-    from . import __version__
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out}: exists already", hint="give a new directory")
-    folder = out.with_name(f".{out.name}.merge")
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt that was killed
-    try:
-        digest = checkpoint.write_many([merge.model], [folder], dtype=merge.dtype, threads=threads)[0]
-        how = f"# by mixmerge {__version__}: mixmerge merge {file.path.name} OUT {merge.options}\n"
-        (folder / "mergekit_config.yml").write_text(how + file.path.read_text("utf-8"), "utf-8")
-        if merge.tokenizer:
-            _set_tokenizer(folder, Path(merge.tokenizer.name))
-        if file.chat_template:
-            _set_template(folder, file.chat_template)
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return digest
-
-
-def _set_tokenizer(folder: Path, tokenizer: Path) -> None:
-    """One vocabulary's tokenizer in the place of the base's; the config counts its tokens."""
-    patterns = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
-    for file in {file for pattern in patterns for file in folder.glob(pattern)}:
-        file.unlink()
-    for file in tokenizer.iterdir():
-        shutil.copyfile(file, folder / file.name)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    config["vocab_size"] = len(checkpoint.tokenizer_vocabulary(tokenizer))
-    (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _set_template(folder: Path, text: str) -> None:
-    """The configuration's own template, in the place of the base's."""
-    (folder / "chat_template.jinja").write_text(text, "utf-8")
-    config = folder / "tokenizer_config.json"
-    if config.is_file() and "chat_template" in (settings := json.loads(config.read_text("utf-8"))):
-        del settings["chat_template"]
-        config.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", "utf-8")
