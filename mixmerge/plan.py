@@ -1,9 +1,10 @@
 """A recipe becomes a DAG of steps with content ids. Pure: it starts nothing and writes nothing.
 
 A step's id is a hash of its component's name and version (and source, where a plugin lies at hand to be edited), its
-validated parameters, its seed, the ids of its inputs and the pins of what comes from outside. Names are not in it, so
-renaming an expert trains nothing again. What can only be planned once merges have been scored (the next points of a
-search, the winners' scores on `report_on`) appears when `build` is called again with the `Decision`s so far.
+validated parameters, its seed, the ids of its inputs and the pins of what comes from outside. Names are not in it:
+neither renaming an expert nor moving a data file trains anything again (of the file its own name and its bytes count).
+What can only be planned once merges have been scored (the next points of a search, the winners' scores on `report_on`)
+appears when `build` is called again with the `Decision`s so far.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class _Builder:
         )
 
     def step(self, kind: str, name: str, use: Use | None = None, **given: Any) -> str:
-        """Add a step, named by its content, and return its id."""
+        """Add a step, named by its content; returns its id. `matters`: what of the content counts, by default all."""
         body = {
             "kind": kind,
             "component": use.name if use else "",
@@ -139,8 +140,8 @@ class _Builder:
             "pins": given.get("pins", {}),
         }
         speed = use.component.speed if use else ()
-        matters = {key: value for key, value in body["parameters"].items() if key not in speed}
-        step_id = content_id({**body, "parameters": matters})
+        parameters = {key: value for key, value in body["parameters"].items() if key not in speed}
+        step_id = content_id({**body, "parameters": parameters, "content": given.get("matters", body["content"])})
         self.steps.setdefault(step_id, Step(id=step_id, name=name, **body))
         return step_id
 
@@ -154,10 +155,12 @@ class _Builder:
 
     def dataset(self, name: str) -> str:
         spec = self.recipe.data[name]
+        content = _plain(asdict(spec))
         step = self.step(
             "data",
             f"load {name}",
-            content=_plain(asdict(spec)),
+            content=content,
+            matters={**content, "source": sources.data_identity(spec.source)},
             pins=dict(sources.data_pins(spec)),
             seed=self.recipe.seed,
         )

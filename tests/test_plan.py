@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def test_equal_recipes_have_equal_ids_and_names_do_not_matter(plan: Plan, toy_re
     renamed = changed(toy_recipe, registry, "gen_expert", "coder")
     for kind in ("source", "data", "mixture", "train", "merge", "evaluate"):
         assert ids(renamed, kind) == ids(plan, kind)
+
+
+def test_a_data_file_that_is_moved_is_the_same_data(
+    plan: Plan, toy_recipe: Path, registry: Registry, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(tmp_path / "gen.jsonl", elsewhere)
+    moved = changed(toy_recipe, registry, str(tmp_path / "gen.jsonl"), str(elsewhere / "gen.jsonl"))
+    assert ids(moved, "mixture") == ids(plan, "mixture")
+    assert str(elsewhere / "gen.jsonl") in [step.content["source"] for step in moved.of_kind("data")]
+    (elsewhere / "gen.jsonl").write_text((tmp_path / "gen.jsonl").read_text().replace("gen question 3", "other"))
+    edited = build(load(toy_recipe, registry))
+    assert len(ids(edited, "data") & ids(plan, "data")) == 1
 
 
 @pytest.mark.parametrize(

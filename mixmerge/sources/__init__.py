@@ -8,7 +8,7 @@ Data: `hf:`, a file, `codexglue`, `kodcode`, `mbpp`, `packages:` and `python-std
 from .columns import benchmark_id, source_name
 from .explain import explain
 from .models import ModelSource, cache_directory, is_adapter, local_directory, model_pins, resolve_model
-from .rows import Rows, check_data, data_pins, load_rows
+from .rows import Rows, check_data, data_identity, data_pins, load_rows
 from .spec import ALLOWED, DataSpec, SpecProblem
 from .wheels import wheel_file
 
@@ -21,6 +21,7 @@ __all__ = [
     "benchmark_id",
     "cache_directory",
     "check_data",
+    "data_identity",
     "data_pins",
     "explain",
     "is_adapter",

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
@@ -106,6 +107,12 @@ def data_pins(spec: DataSpec) -> Mapping[str, str]:
         return named.pins(scheme, rest, spec)
     with data_file(rest).open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def data_identity(source: str) -> str:
+    """What of a source counts beside its pins: of a local file its name, which ids may come from, not its folder."""
+    scheme, rest = _scheme(source)
+    return Path(rest).name if scheme == "path:" else source
 
 
 def check_data(spec: DataSpec) -> Sequence[SpecProblem]:
