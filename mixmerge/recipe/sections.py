@@ -1,24 +1,17 @@
-"""A recipe file becomes a Recipe, or one RecipeError with every problem in it.
-
-Five rules: sections are written in the order data flows (no other is refused); wherever a component goes, write `name`
-or `name: {parameter: value}`; everything under `sweep:` is crossed; `defaults` fills in what an entry leaves out; no
-templating, no environment variables, no code.
-"""
+"""A whole recipe, section by section: merges, evaluation and the gate here, what is trained in `training`."""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
-from . import checkpoint, contamination, recorded, sources, yamlfile
-from .errors import CheckpointError, RecipeError, SourceError, suggest
-from .reading import At, Reader, Use, describe, dotted, listed, name_and_parameters
-from .registry import Registry
-from .types import Kind
+from .. import contamination, recorded
+from ..errors import SourceError, suggest
+from ..reading import At, Use, describe, dotted, listed, name_and_parameters
+from .entries import EvalEntry, GateEntry, MergeEntry, ModelEntry, Recipe, RecordedEntry
+from .training import TrainingSections
 
 TASKS = ("choose_on", "report_on", "also_on")
 SECTIONS = ("base", "seed", "data", "models", "train", "merge", "eval", "contamination", "diagnose", "advise", "report")
@@ -26,113 +19,7 @@ RECORDED_SECTIONS = ("seed", "results", "eval", "advise", "report")
 """Of a recipe whose scores were recorded by others: nothing is trained, merged or scored."""
 
 
-@dataclass(frozen=True)
-class ModelEntry:
-    """`base:` or an entry of `models:`: where a model comes from."""
-
-    source: str
-    revision: str | None = None
-    kind: Kind = "base"
-    data: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TrainEntry:
-    """An entry of `train:`.
-
-    shares    dataset to `None` (`all`: every row) or its share of the mixture, in `unit`; shares add up to 1
-    fraction  of each dataset, taken before mixing; subsets are nested: 25 % lies within 50 %
-    """
-
-    shares: Mapping[str, float | None]
-    unit: Literal["examples", "tokens"]
-    fraction: float
-    trainer: Use
-    seed: int
-    kind: Kind
-
-
-@dataclass(frozen=True)
-class MergeEntry:
-    """An entry of `merge:`. `space` holds every swept key with its values; `fixed` the others."""
-
-    experts: tuple[str, ...]
-    space: Mapping[str, Sequence[Any]]
-    fixed: Mapping[str, Any]
-    strategy: Use
-    keep: Literal["winner", "best_of_each_method", "all", "none"]
-    seed: int
-
-
-@dataclass(frozen=True)
-class EvalEntry:
-    """`eval:`.
-
-    choose_on  tasks that winners are chosen on: every model is scored on them, every merge too
-    report_on  tasks that the answer is given on: base, experts, mixtures and the best merge of each method
-    also_on    tasks that are shown beside them (such as held-out loss) and decide nothing; the same models
-    pins       key of `eval:` to the content of its tasks, as the evaluator's `pins` gives it
-    """
-
-    evaluator: Use
-    choose_on: tuple[str, ...]
-    report_on: tuple[str, ...]
-    also_on: tuple[str, ...]
-    pins: Mapping[str, Mapping[str, str]]
-
-
-@dataclass(frozen=True)
-class GateEntry:
-    """`contamination:`: what becomes of training rows that share something with an evaluation set.
-
-    policy  fail: nothing is trained; drop: those rows are left out; warn: the report says so
-    rules   that fail and drop go by; all are counted
-    """
-
-    policy: Literal["fail", "drop", "warn"] = "warn"
-    rules: tuple[str, ...] = contamination.ACTING
-
-
-@dataclass(frozen=True)
-class RecordedEntry:
-    """`results:`, with the tasks that `eval` names: all of them unless it does."""
-
-    tables: tuple[recorded.RecordedTable, ...]
-    choose_on: tuple[str, ...]
-    report_on: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A whole recipe, validated. `name` is the file's stem, `text` the file."""
-
-    name: str
-    path: Path
-    text: str
-    base: ModelEntry
-    seed: int
-    data: Mapping[str, sources.DataSpec] = field(default_factory=dict)
-    models: Mapping[str, ModelEntry] = field(default_factory=dict)
-    train: Mapping[str, TrainEntry] = field(default_factory=dict)
-    merge: Mapping[str, MergeEntry] = field(default_factory=dict)
-    eval: EvalEntry | None = None
-    diagnose: tuple[Use, ...] = ()
-    advise: tuple[Use, ...] = ()
-    report: tuple[Use, ...] = ()
-    contamination: GateEntry = GateEntry()
-    recorded: RecordedEntry | None = None
-
-
-def load(path: Path, registry: Registry) -> Recipe:
-    """Read and validate a recipe. Raises RecipeError with every problem found, in the order of the file."""
-    reader = _Sections(yamlfile.read(path), registry)
-    recipe = reader.recipe()
-    if reader.problems:
-        raise RecipeError([problem for _, problem in sorted(reader.problems, key=lambda pair: pair[0])])
-    return recipe
-
-
-class _Sections(Reader):
+class Sections(TrainingSections):
     """Reads the sections of a recipe, top to bottom."""
 
     def uses(self, kind: str, section: str, default: Sequence[str]) -> tuple[Use, ...]:
@@ -141,13 +28,11 @@ class _Sections(Reader):
         found = [self.use(kind, (section, index), item) for index, item in enumerate(listed)]
         return tuple(use for use in found if use)
 
-    # -- sections ----------------------------------------------------------------------------------------------
-
     def recipe(self) -> Recipe:
         if isinstance(self.file.data, dict) and "results" in self.file.data:
             return self.recorded()
         self.sections = self.mapping((), self.file.data, SECTIONS, ["base"])
-        self.seed: int = self.value(("seed",), self.sections.get("seed", 0), int, 0)
+        self.seed = self.value(("seed",), self.sections.get("seed", 0), int, 0)
         before = len(self.problems)
         base = self.model(("base",), self.sections.get("base", ""), "base", ["model", "revision"])
         models = self.each("models", lambda at, entry, _: self.model(at, entry, "expert"))
@@ -208,136 +93,6 @@ class _Sections(Reader):
             report=self.uses("reporter", "report", []),
             recorded=RecordedEntry(tables, tasks["choose_on"], tasks["report_on"]),
         )
-
-    def section(self, name: str) -> dict[str, Any]:
-        return self.mapping((name,), self.sections[name]) if name in self.sections else {}
-
-    def each(self, section: str, read: Callable[[At, Any, dict[str, Any]], Any]) -> dict[str, Any]:
-        """Every entry of a section, with the section's `defaults`."""
-        entries = self.section(section)
-        defaults = self.mapping((section, "defaults"), entries.pop("defaults", {}))
-        for name in entries:
-            if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name == "base":
-                self.problem((section, name), f"{name!r} cannot be a name", "letters, digits, _ - . and not 'base'")
-        return {name: read((section, name), entry, defaults) for name, entry in entries.items()}
-
-    def model(self, at: At, entry: Any, kind: Kind, allowed: Sequence[str] | None = None) -> ModelEntry:
-        allowed = allowed or ["model", "revision", "kind", "data"]
-        given = {"model": entry} if isinstance(entry, str) else self.mapping(at, entry, allowed, ["model"])
-        found = ModelEntry(
-            self.value((*at, "model"), given.get("model", ""), str, ""),
-            self.value((*at, "revision"), given.get("revision"), str | None, None),
-            self.value(
-                (*at, "kind"),
-                given.get("kind", kind),
-                Literal["expert", "mixture", "model"] if kind != "base" else Kind,
-                kind,
-            ),
-            self.names((*at, "data"), given.get("data", []), None, "dataset"),
-        )
-        if found.source:
-            try:
-                sources.model_pins(found.source, found.revision)
-                path = sources.local_directory(found.source)
-                if path and kind == "base" and sources.is_adapter(path):
-                    what = f"{found.source} is a LoRA adapter, and a base is a whole model"
-                    self.problem((*at, "model"), what, "give the model that it was trained on, and it under `models:`")
-            except SourceError as error:
-                self.problem((*at, "model"), error.message, error.hint)
-        return found
-
-    def fits(self, base: ModelEntry, models: Mapping[str, ModelEntry]) -> None:
-        """Check what is on this machine already: whole, and aligned with the base."""
-        base_path = sources.local_directory(base.source)
-        for at, entry in ((("base",), base), *((("models", name), entry) for name, entry in models.items())):
-            path = sources.local_directory(entry.source)
-            try:
-                if path and sources.is_adapter(path):
-                    if base_path:
-                        checkpoint.check_adapter(path, checkpoint.inspect(base_path))
-                elif path and base_path and path != base_path:
-                    checkpoint.check_aligned(base_path, {str(at[-1]): path})
-                elif path:
-                    checkpoint.inspect(path)
-            except CheckpointError as error:
-                self.problem((*at, "model"), error.message, error.hint)
-
-    def dataset(self, at: At, entry: Any, defaults: dict[str, Any]) -> sources.DataSpec | None:
-        allowed = [spec.name for spec in fields(sources.DataSpec)]
-        before = len(self.problems)
-        given = self.mapping(at, {"source": entry} if isinstance(entry, str) else entry, allowed)
-        given = {**defaults, **given}
-        if "source" not in given and len(self.problems) == before:
-            self.problem(at, f"{dotted(at)} needs 'source'", "such as hf:OWNER/NAME or a path")
-        hints = _hints(sources.DataSpec)
-        for key, value in given.items():
-            self.value((*at, key), value, hints[key], None, sources.ALLOWED.get(key, ""))
-        if len(self.problems) > before:
-            return None
-        spec = sources.DataSpec(**given)
-        problems = sources.check_data(spec)
-        for key, what, hint in problems:
-            self.problem((*at, key) if key in given else (*at, "source"), what, hint)
-        return None if problems else spec
-
-    def experts_named(self) -> set[str]:
-        """Every name that a merge lists under `experts`; `train` needs it to tell experts from mixtures."""
-        entries = self.sections.get("merge")
-        listed = (
-            [entry.get("experts") for entry in entries.values() if isinstance(entry, dict)]
-            if isinstance(entries, dict)
-            else []
-        )
-        return {name for names in listed if isinstance(names, list) for name in names if isinstance(name, str)}
-
-    def training(self, at: At, entry: Any, defaults: dict[str, Any], data: Mapping[str, Any]) -> TrainEntry | None:
-        allowed = ["data", "unit", "fraction", "trainer", "seed", "kind"]
-        given = self.mapping(at, entry, allowed)
-        merged = {**defaults, **given}
-        for key in ("data", "trainer"):
-            if key not in merged:
-                self.problem(at, f"{dotted(at)} needs {key!r}", listed(allowed))
-        trainer = (
-            self.use("trainer", (*at, "trainer"), merged["trainer"], defaults.get("trainer"))
-            if ("trainer" in merged)
-            else None
-        )
-        shares = self.shares((*at, "data"), merged.get("data", {}), data)
-        kind = (
-            "expert" if at[-1] in self.merged_experts or (not self.merged_experts and len(shares) == 1) else "mixture"
-        )
-        fraction = self.value((*at, "fraction"), merged.get("fraction", 1.0), float, 1.0)
-        if not 0 < fraction <= 1:
-            self.problem((*at, "fraction"), f"{dotted((*at, 'fraction'))} is {fraction}, not within (0, 1]")
-        if trainer is None or not shares:
-            return None
-        return TrainEntry(
-            shares,
-            self.value((*at, "unit"), merged.get("unit", "examples"), Literal["examples", "tokens"], "examples"),
-            fraction,
-            trainer,
-            self.value((*at, "seed"), merged.get("seed", self.seed), int, self.seed),
-            self.value((*at, "kind"), merged.get("kind", kind), Literal["expert", "mixture"], kind),
-        )
-
-    def shares(self, at: At, value: Any, data: Mapping[str, Any]) -> dict[str, float | None]:
-        found: dict[str, float | None] = {}
-        for name, share in self.mapping(at, value).items():
-            if name not in data:
-                self.problem((*at, name), f"no dataset is called {name!r}", suggest(name, data))
-            if share == "all":
-                found[name] = None
-            elif isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1:
-                found[name] = float(share)
-            else:
-                self.problem((*at, name), f"{dotted((*at, name))} is {share!r}", "allowed: all, or a share in (0, 1]")
-        given = [share for share in found.values() if share is not None]
-        if given and len(given) < len(found):
-            self.problem(at, f"{dotted(at)} mixes `all` with shares", "give every dataset a share, or every one `all`")
-        elif given and not math.isclose(sum(given), 1, abs_tol=1e-6):
-            hint = "shares are parts of the mixture; for less data use `fraction`"
-            self.problem(at, f"the shares of {dotted(at)} add up to {sum(given):g}, not 1", hint)
-        return found
 
     def merging(self, at: At, entry: Any, defaults: dict[str, Any]) -> MergeEntry | None:
         allowed = ["experts", "weights", "method", "sweep", "strategy", "keep", "seed"]
@@ -473,12 +228,6 @@ class _Sections(Reader):
                 self.problem((*at, index), error.message, error.hint)
                 found[task] = ""
         return found
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    import typing
-
-    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _count(number: int, what: str) -> str:

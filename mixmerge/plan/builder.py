@@ -1,91 +1,20 @@
-"""A recipe becomes a DAG of steps with content ids. Pure: it starts nothing and writes nothing.
-
-A step's id is a hash of its component's name and version (and source, where a plugin lies at hand to be edited), its
-validated parameters, its seed, the ids of its inputs and the pins of what comes from outside. Names are not in it:
-neither renaming an expert nor moving a data file trains anything again (of the file its own name and its bytes count).
-What can only be planned once merges have been scored (the next points of a search, the winners' scores on `report_on`)
-appears when `build` is called again with the `Decision`s so far.
-"""
+"""Builds the plan of an experiment, section by section of its recipe."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from typing import Any
 
-from . import recorded, sources
-from .reading import Use
-from .recipe import MergeEntry, Recipe, TrainEntry
-from .types import Kind, Point, Step, Trial, content_id
-
-VIRTUAL = "merge"
-"""Steps of this kind are never run unless their merger needs whole checkpoints: they only say how weights follow."""
+from .. import sources
+from ..reading import Use
+from ..recipe import MergeEntry, Recipe, TrainEntry
+from ..types import Point, Step, Trial, content_id
+from .values import VIRTUAL, Decision, Plan, PlannedModel, plain
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What the scores on `choose_on` say about one merge group so far."""
-
-    trials: tuple[Trial, ...] = ()
-    winner: str = ""
-    by_method: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PlannedModel:
-    """A model of the experiment: `step` gives its weights, `train` its training step ("" when it was not trained)."""
-
-    name: str
-    kind: Kind
-    step: str
-    train: str = ""
-    group: str = ""
-    method: str = ""
-    weights: tuple[float, ...] = ()
-    experts: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    data: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`steps` in an order in which they can run; `later` says in words what the next build will add.
-
-    models       every model with its names; evaluations: (model, "choose_on" or "report_on", step)
-    exports      merge to the step that writes it, for what `keep` says
-    gates        steps before which nothing is mixed, trained or scored: `contamination: fail`
-    manifest     the names and ids that Results are collected from, JSON-like: what advice and report depend on
-    """
-
-    recipe: Recipe
-    steps: Mapping[str, Step]
-    models: tuple[PlannedModel, ...]
-    evaluations: tuple[tuple[str, str, str], ...]
-    exports: Mapping[str, str]
-    datasets: Mapping[str, str]
-    manifest: Mapping[str, Any]
-    later: tuple[str, ...] = ()
-    gates: tuple[str, ...] = ()
-
-    @property
-    def runnable(self) -> list[Step]:
-        return [step for step in self.steps.values() if not is_virtual(step)]
-
-    def of_kind(self, kind: str) -> list[Step]:
-        return [step for step in self.steps.values() if step.kind == kind]
-
-
-def is_virtual(step: Step) -> bool:
-    return step.kind == VIRTUAL and not step.content["whole"]
-
-
-def build(recipe: Recipe, decisions: Mapping[str, Decision] | None = None) -> Plan:
-    """The plan as far as the decisions allow: everything that can be run now, and what follows in words."""
-    return (_RecordedBuilder if recipe.recorded else _Builder)(recipe, decisions or {}).plan()
-
-
-class _Builder:
+class Builder:
     def __init__(self, recipe: Recipe, decisions: Mapping[str, Decision]) -> None:
         self.recipe = recipe
         self.decisions = decisions
@@ -133,7 +62,7 @@ class _Builder:
             "kind": kind,
             "component": use.name if use else "",
             "version": use.component.identity if use else "",
-            "parameters": _plain(use.parameters) if use else {},
+            "parameters": plain(use.parameters) if use else {},
             "content": given.get("content", {}),
             "seed": given.get("seed", 0),
             "inputs": given.get("inputs", {}),
@@ -155,7 +84,7 @@ class _Builder:
 
     def dataset(self, name: str) -> str:
         spec = self.recipe.data[name]
-        content = _plain(asdict(spec))
+        content = plain(asdict(spec))
         step = self.step(
             "data",
             f"load {name}",
@@ -247,8 +176,8 @@ class _Builder:
         """Replay the strategy over the trials so far: the points it asked for, and whether it is finished."""
         if not entry.space:
             return [dict(entry.fixed)], True
-        space = {key: [_plain(value) for value in values] for key, values in entry.space.items()}
-        original = {key: {_key(_plain(value)): value for value in values} for key, values in entry.space.items()}
+        space = {key: [plain(value) for value in values] for key, values in entry.space.items()}
+        original = {key: {_key(plain(value)): value for value in values} for key, values in entry.space.items()}
         known = {trial.point.key: trial for trial in trials}
         asked: list[Point] = []
         while True:
@@ -280,7 +209,7 @@ class _Builder:
             inputs={"base": (self.base,), "experts": tuple(experts[name] for name in entry.experts)},
             seed=values["seed"],
         )
-        settings = {key: _plain(values[key]) for key in entry.space}
+        settings = {key: plain(values[key]) for key in entry.space}
         name = self.steps[step].name
         return PlannedModel(name, "merge", step, "", group, _method(method), values["weights"], entry.experts, settings)
 
@@ -332,7 +261,7 @@ class _Builder:
     def measure(self, what: str, models: Sequence[PlannedModel]) -> None:
         if not models:
             return
-        diagnostics = [[use.name, use.component.identity, _plain(use.parameters)] for use in self.recipe.diagnose]
+        diagnostics = [[use.name, use.component.identity, plain(use.parameters)] for use in self.recipe.diagnose]
         inputs = {"base": (self.base,), "models": tuple(model.step for model in models)}
         told = [{"kind": model.kind, "task": self.task(model)} for model in models]
         content = {"diagnostics": diagnostics, "models": told}
@@ -344,7 +273,7 @@ class _Builder:
             return ""
         train = self.steps[model.train]
         mixture = self.steps[train.inputs["mixture"][0]]
-        data = [_plain(mixture.content), _plain(mixture.inputs)]
+        data = [plain(mixture.content), plain(mixture.inputs)]
         return content_id([data, train.component, train.version, train.parameters])
 
     def conclude(self) -> None:
@@ -363,7 +292,7 @@ class _Builder:
             "seed": self.recipe.seed,
             "file": self.recipe.path.name,
             "text": self.recipe.text,
-            "models": [_plain(asdict(model)) for model in self.models],
+            "models": [plain(asdict(model)) for model in self.models],
             "evaluations": [list(evaluation) for evaluation in self.evaluations],
             "kept": list(self.exports),
             "diagnoses": [step.id for step in self.steps.values() if step.kind == "diagnose"],
@@ -387,53 +316,6 @@ class _Builder:
         return entry.evaluator.name if entry and self.datasets and not entry.evaluator.component.contents else ""
 
 
-class _RecordedBuilder(_Builder):
-    """The plan of recorded results: read the files, ask the advisors about each experiment, report."""
-
-    def plan(self) -> Plan:
-        entry = self.recipe.recorded
-        assert entry is not None
-        paths = {table.file: recorded.find(table.file, self.recipe.path.parent) for table in entry.tables}
-        self.recorded = self.step(
-            "record",
-            "read recorded results",
-            content={"reader": recorded.VERSION, "tables": _plain(recorded.to_json(entry.tables))},
-            pins={file: recorded.pin(path) for file, path in paths.items()},
-        )
-        # Where the files lie is no part of the step's identity, but its worker has to find them.
-        step = self.steps[self.recorded]
-        places = {file: str(path.absolute()) for file, path in paths.items()}
-        self.steps[self.recorded] = replace(step, content={**step.content, "paths": places})
-        lines = [line for table in entry.tables for line in recorded.read_lines(table, paths[table.file])]
-        self.conclude_each(tuple(dict.fromkeys((line.entry, line.experiment) for line in lines)))
-        return Plan(self.recipe, self.steps, (), (), {}, {}, self.manifest())
-
-    def conclude_each(self, experiments: Sequence[tuple[str, str]]) -> None:
-        """Advice on each experiment, by its place among them, and one report of them all."""
-        given = {"seed": self.recipe.seed, "inputs": {"records": (self.recorded,)}}
-        manifest = self.manifest()
-        advice = tuple(
-            self.step(
-                "advise",
-                f"advise: {use.name} on {name} ({entry})",
-                use,
-                content={"manifest": manifest, "experiment": place},
-                **given,
-            )
-            for place, (entry, name) in enumerate(experiments)
-            for use in self.recipe.advise
-        )
-        given["inputs"] = {"records": (self.recorded,), "advice": advice}
-        for use in self.recipe.report:
-            self.step("report", f"report: {use.name}", use, content={"manifest": manifest}, **given)
-
-    def manifest(self) -> dict[str, Any]:
-        entry = self.recipe.recorded
-        assert entry is not None
-        tasks = {"choose_on": list(entry.choose_on), "report_on": list(entry.report_on)}
-        return {**super().manifest(), **tasks, "recorded": self.recorded}
-
-
 _ABSENT = object()
 
 
@@ -449,17 +331,6 @@ def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in parameters.items():
         found |= value if isinstance(value, Mapping) else {key: value}
     return found
-
-
-def _plain(value: Any) -> Any:
-    """JSON-like: uses as `{name: parameters}`, tuples as lists."""
-    if isinstance(value, Use):
-        return {value.name: _plain(value.parameters)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def _key(value: Any) -> str:
