@@ -99,8 +99,8 @@ def test_a_plugin_that_is_edited_while_a_run_goes_on_is_refused(tmp_path: Path) 
     path = tmp_path / "own.py"
     path.write_text((TESTS / "data" / "sign_mean.py").read_text())
     planned = Registry([str(path)]).get("merger", "sign_mean").identity
-    assert work._component(Registry([str(path)]), "merger", "sign_mean", planned).identity == planned
+    assert work.component_of(Registry([str(path)]), "merger", "sign_mean", planned).identity == planned
     path.write_text(path.read_text() + "# edited\n")
     with pytest.raises(PluginError, match="is not what it was when the run began") as caught:
-        work._component(Registry([str(path)]), "merger", "sign_mean", planned)
+        work.component_of(Registry([str(path)]), "merger", "sign_mean", planned)
     assert "run the same command again" in caught.value.hint
