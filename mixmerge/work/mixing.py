@@ -22,7 +22,7 @@ def mixture(job: Job) -> Outcome:
     checks = dict(zip(job.inputs("data"), job.inputs("contamination"), strict=False))
     dropped = {data: gate.dropped(job.store, check) for data, check in checks.items()}
     for data in job.inputs("data"):
-        rows = list(read_lines(job.store.path(data) / "rows.jsonl"))
+        rows = list(_lines(job.store.path(data) / "rows.jsonl"))
         rows = [row for number, row in enumerate(rows) if number not in dropped.get(data, ())]
         if not rows:
             raise SourceError(
@@ -74,7 +74,7 @@ def _token_counter(job: Job) -> Callable[[Mapping[str, Any]], int]:
     return count
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
