@@ -1,5 +1,10 @@
 """Paired statistics: bootstrap intervals for one task and for the mean over tasks, and McNemar's exact test.
 
+A plain percentile interval is too narrow for few samples: resampled means vary too little by (n - 1)/n, and their tails
+are the normal's where Student's belong. Both are put right (the expanded percentile interval: Hesterberg 2015, "What
+teachers should know about the bootstrap", The American Statistician 69(4), section 5.3). That widens it by 2 % at 80
+samples, by 44 % at 6.
+
 numpy is imported when it is needed: this module loads at start.
 """
 
@@ -37,8 +42,8 @@ class Comparison:
     task        "" for a mean over several tasks (`compare_average`); metric is then "relative change"
     n           samples, each scored for both models
     difference  in the metric's own unit (percent points of relative change for a mean over tasks), low to high its
-                percentile interval at `level`
-    p           two-sided, from the same resamples: the share on the far side of zero, twice; at least 1/(resamples + 1)
+                interval at `level`
+    p           two-sided, from the same resamples: below 1 - level exactly where the interval leaves out zero
     exact_p     McNemar's, where every sample is 0 or 1
     paired      False for an interval from the standard errors of both, where no scores per sample are known
     unknown     tasks whose noise is not known and is left out of the interval, which is too narrow by it
@@ -81,8 +86,8 @@ def compare(
 ) -> Comparison | None:
     """Paired bootstrap over the samples of one task: `a` minus `b`, its sign turned where lower is better.
 
-    `metric` None means the primary one. The interval is the percentile interval of the resampled mean difference
-    (Efron and Tibshirani 1993, section 13.3). The draws follow from `results.seed` and the names, so a report gives the
+    `metric` None means the primary one. The interval is the expanded percentile interval of the resampled mean
+    difference, with n - 1 degrees of freedom. The draws follow from `results.seed` and the names, so a report gives the
     same numbers every time, and `compare(b, a)` is `compare(a, b)` with its sign turned. None when either model has
     fewer than two samples there or their numbers differ.
     """
@@ -94,7 +99,7 @@ def compare(
     only_01 = all(sample in (0, 1) for row in rows for sample in row.samples)
     exact = mcnemar(rows[0].samples, rows[1].samples) if only_01 else None
     n, observed = len(difference), float(difference.mean())
-    return Comparison(a, b, task, rows[0].metric, n, observed, *_interval(draws, level), level, exact)
+    return Comparison(a, b, task, rows[0].metric, n, observed, *_interval(draws, level, n - 1), level, exact)
 
 
 def compare_average(
@@ -102,11 +107,12 @@ def compare_average(
 ) -> Comparison | None:
     """As `compare`, for the mean over `tasks` of the relative change of the primary metric, in percent points.
 
-    Samples are resampled within each task (stratified), the same ones for both models. The reference scores are held
+    Samples are resampled within each task (stratified), the same ones for both models; the degrees of freedom are
+    Welch's and Satterthwaite's. The reference scores are held
     fixed, so they only weigh the tasks. `n` counts the samples of all tasks. None when one task cannot be paired.
     """
     draws: Any = 0.0
-    observed, n = 0.0, 0
+    observed, n, spread, per_freedom = 0.0, 0, 0.0, 0.0
     names = experts_of(results.models)
     for task in tasks:
         rows = _pair(results, a, b, task, None)
@@ -117,7 +123,12 @@ def compare_average(
         difference = _differences(*rows) * weight
         draws = draws + _draws(results, a, b, rows[0], difference, resamples)
         observed, n = observed + float(difference.mean()), n + len(difference)
-    return Comparison(a, b, "", "relative change", n, observed, *_interval(draws, level), level) if tasks else None
+        variance = float(difference.var(ddof=1)) / len(difference)
+        spread, per_freedom = spread + variance, per_freedom + variance**2 / (len(difference) - 1)
+    if not tasks:
+        return None
+    freedom = spread**2 / per_freedom if per_freedom else n - 1
+    return Comparison(a, b, "", "relative change", n, observed, *_interval(draws, level, freedom), level)
 
 
 def compare_unpaired(
@@ -206,10 +217,15 @@ def _differences(a: Row, b: Row) -> Floats:
 
 
 def _draws(results: Results, a: str, b: str, row: Row, difference: Floats, resamples: int) -> Floats:
-    """Resampled means of `difference`, always drawn as first name minus second: (b, a) gives minus those of (a, b)."""
+    """Resampled means of `difference`, with the variance that means of n samples have. Always drawn as first name minus
+    second: (b, a) gives minus those of (a, b)."""
+    import numpy as np
+
     turn = 1 if a <= b else -1
     seed = int(content_id([results.seed, sorted([a, b]), row.task, row.metric]), 16)
-    return turn * _resampled_means(turn * difference, resamples, seed)
+    means = turn * _resampled_means(turn * difference, resamples, seed)
+    middle, n = difference.mean(), len(difference)
+    return np.asarray(middle + math.sqrt(n / (n - 1)) * (means - middle), np.float64)
 
 
 def _resampled_means(samples: Floats, resamples: int, seed: int) -> Floats:
@@ -231,10 +247,14 @@ def _resampled_means(samples: Floats, resamples: int, seed: int) -> Floats:
     return np.concatenate(parts)
 
 
-def _interval(draws: Floats, level: float) -> tuple[float, float, float]:
-    """(low, high, p): the percentile interval and the two-sided p value that agrees with it."""
+def _interval(draws: Floats, level: float, freedom: float) -> tuple[float, float, float]:
+    """(low, high, p): the interval at `level` and the two-sided p value that agrees with it, with Student's tails."""
     import numpy as np
+    from scipy.special import stdtr, stdtrit
 
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    far = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return float(low), float(high), min(1.0, 2 * (1 + far) / (1 + len(draws)))
+    normal = NormalDist()
+    tail = normal.cdf(float(stdtrit(freedom, (1 - level) / 2)))
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    far = (1 + min(int((draws <= 0).sum()), int((draws >= 0).sum()))) / (1 + len(draws))
+    p = 2 * float(stdtr(freedom, normal.inv_cdf(far))) if far < 0.5 else 1.0
+    return float(low), float(high), p
