@@ -111,7 +111,7 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 # ---- against the papers, in float64 ---------------------------------------------------------------------------------
 
 
-def draws(name: str, expert: str, count: int, seed: int = 5) -> np.ndarray:
+def draws(name: str, expert: int, count: int, seed: int = 5) -> np.ndarray:
     digest = hashlib.sha256(f"{seed}/{expert}/{name}".encode()).digest()
     words = [int.from_bytes(digest[at : at + 4], "little") for at in range(0, 16, 4)]
     numbers = []
@@ -136,7 +136,7 @@ def reference(trio: Sequence[Path], method: str, weights: Sequence[float], **giv
     values = METHODS[method].complete(given)
     base, *experts = ({name: t.double().numpy() for name, t in read(path).items()} for path in trio)
     deltas = [{name: expert[name] - base[name] for name in base} for expert in experts]
-    thinned = [thin(method, deltas[row], f"id of {path.name}", **values) for row, path in enumerate(trio[1:])]
+    thinned = [thin(method, delta, place, **values) for place, delta in enumerate(deltas)]
     result = {}
     for name in base:
         parts_ = np.stack([one[name] for one in thinned])
@@ -150,7 +150,7 @@ def reference(trio: Sequence[Path], method: str, weights: Sequence[float], **giv
     return result
 
 
-def thin(method: str, deltas: dict[str, np.ndarray], expert: str, **given: Any) -> dict[str, np.ndarray]:
+def thin(method: str, deltas: dict[str, np.ndarray], expert: int, **given: Any) -> dict[str, np.ndarray]:
     if method == "linear":
         return deltas
     masks: dict[str, np.ndarray] = {}

@@ -107,8 +107,8 @@ def to_yaml(derivation: Derivation) -> str | None:
 
     It cannot for the methods of other plugins, for experts that are merges themselves, for `rescale: density` and for
     `per: model`.
-    For methods with random masks it names the same method and settings; the masks will be others, and a comment
-    in the file says so.
+    For methods with random masks it names the same method and settings; mergekit's masks will be others, and a comment
+    in the file says with which seed `mixmerge merge` draws the same.
     """
     import yaml
 
@@ -121,7 +121,8 @@ def to_yaml(derivation: Derivation) -> str | None:
     config |= {"dtype": "float32"} | ({"out_dtype": dtype} if dtype != "float32" else {})
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     if derivation.method in OUR_MASKS:
-        text = f"# mergekit draws other random masks: the same method and settings, not the same weights\n{text}"
+        seed = derivation.seed
+        text = f"# mixmerge merge FILE OUT --seed {seed} gives these weights; mergekit draws other random masks\n{text}"
     return text
 
 

@@ -11,9 +11,9 @@ combined:
     della_linear  prune: by chance, large magnitudes more often    weighted sum
     della         prune                                            sign election
 
-Random masks come from `t.draws(i)` alone: they depend on the step's seed, the expert and the tensor's name, and every
-weight of a sweep sees the same mask. mergekit draws them from one global seed instead. Probabilities are taken to the
-nearest multiple of 1/65536.
+Random masks come from `t.draws(i)` alone: they depend on the step's seed, the expert's place and the tensor's name, and
+every weight of a sweep sees the same mask. mergekit draws them from one global seed instead. Probabilities are taken to
+the nearest multiple of 1/65536.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def ties(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Te
 
 @merger(
     name="dare_linear",
-    version="3",
+    version="4",
     source="arXiv:2311.03099, section 3; mergekit `dare_linear`",
     prepare=drop,
     files=config_file,
@@ -148,7 +148,7 @@ def dare_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.
 
 @merger(
     name="dare_ties",
-    version="3",
+    version="4",
     source="arXiv:2311.03099, section 3; mergekit `dare_ties`",
     prepare=drop,
     files=config_file,
@@ -178,7 +178,7 @@ def _within(*, density: Any, epsilon: Any, **_: object) -> str:
 
 @merger(
     name="della",
-    version="3",
+    version="4",
     source="arXiv:2406.11617, section 3; mergekit `della`",
     prepare=prune,
     check=_within,
@@ -207,7 +207,7 @@ def della(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> T
 
 @merger(
     name="della_linear",
-    version="3",
+    version="4",
     source="arXiv:2406.11617, section 3; mergekit `della_linear`",
     prepare=prune,
     check=_within,

@@ -38,7 +38,7 @@ class TensorStack:
     deltas    float32 (experts, *shape): expert minus base
     weights   float32 (experts, 1, …), broadcastable against `deltas`
     experts   the experts' ids, in the order of `deltas`
-    seed      of the step; `draws(i)` and `generator(i)` depend on it, on expert i's id and on `name`, on nothing else
+    seed      of the step; `draws(i)` and `generator(i)` depend on it, on i and on `name`, on nothing else
     start     index along the first dimension of the first row that is here; 0 when the whole tensor is
     whole     whether the whole tensor is here
     stored    base and experts as they lie on disk, before they became float32 (empty where there is no disk); read when
@@ -137,7 +137,7 @@ class TensorStack:
         return replace(self, deltas=deltas, stored=(), around=None)
 
     def _digest(self, expert: int) -> bytes:
-        return hashlib.sha256(f"{self.seed}/{self.experts[expert]}/{self.name}".encode()).digest()
+        return hashlib.sha256(f"{self.seed}/{expert}/{self.name}".encode()).digest()
 
     def _alone(self, over: Extent) -> None:
         if over == "model" or not self.whole:

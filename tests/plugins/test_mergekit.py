@@ -16,10 +16,12 @@ import yaml
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
-from mixmerge import Checkpoint, CheckpointError, Component, TensorStack, tensors
+from mixmerge import Checkpoint, CheckpointError, Component, TensorStack, checkpoint, merging, tensors
 from mixmerge.checkpoint import merged
 from mixmerge.plugins import _mergekit_exact as exact
 from mixmerge.plugins import mergekit, mergers
+from mixmerge.plugins.mergekit import align_tokens, compat, parameters_of
+from mixmerge.registry import Registry
 from mixmerge.types import Derivation
 
 ADAPTER = mergekit.mergekit
@@ -206,14 +208,18 @@ def test_mergekit_repeats_a_built_in_merge(paths: list[Path], tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", ["dare_linear", "dare_ties", "della", "della_linear"])
-def test_a_random_merge_names_method_and_settings_and_says_that_masks_differ(
+def test_a_random_merge_is_repeated_by_mixmerge_and_says_that_mergekits_masks_differ(
     paths: list[Path], tmp_path: Path, name: str
 ) -> None:
     base, one, two, _ = paths
     found = derivation(BUILT_IN[name], base, one, two, density=0.5)
     text = mergekit.to_yaml(found)
     assert text is not None
-    assert text.startswith("# mergekit draws other random masks")
+    (tmp_path / "c.yml").write_text(text)
+    read = merging.read(tmp_path / "c.yml", parameters_of)
+    again = merging.prepare(read, Registry([]), merging.Mergekit(compat, align_tokens), seed=found.seed)
+    assert merging.write(again, read, tmp_path / "again") == checkpoint.digest(Checkpoint("m", base, "m", found))
+    assert text.startswith("# mixmerge merge FILE OUT --seed 3 gives these weights; mergekit draws other random masks")
     mine, repeated = ours(found), theirs(text, tmp_path / "out")
     first = load_file(base / "model.safetensors")
     for key in ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"):
