@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -366,7 +367,10 @@ def test_what_every_parameter_does_is_said(models: dict[str, str], tmp_path: Pat
 # ---- adapters -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"rank_pattern": {"down_proj": 2}}])
+PATTERNS = {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {"layers.1.*q_proj": 3, "down_proj": 5, "proj": 7}}
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, PATTERNS, {"init_lora_weights": "gaussian"}])
 def test_an_adapter_is_what_peft_merges(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
@@ -408,8 +412,14 @@ def test_adapters_are_experts(models: dict[str, str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: (path / "adapter_config.json").unlink(), "no adapter"),
+        (lambda path: (path / "adapter_config.json").unlink(), "no LoRA adapter"),
         (lambda path: edit(path, use_dora=True), "not a plain LoRA adapter: DoRA"),
+        (lambda path: edit(path, alora_invocation_tokens=[1]), "not a plain LoRA adapter: activated LoRA"),
+        (lambda path: edit(path, some_new_method=True), "not a plain LoRA adapter: some_new_method True"),
+        (lambda path: edit(path, init_lora_weights="pissa_niter_4"), "init_lora_weights 'pissa_niter_4', whose base"),
+        (lambda path: edit(path, init_lora_weights="olora"), "init_lora_weights 'olora', whose base is not"),
+        (lambda path: edit(path, r=8), "has rank 4, and adapter_config.json says 8"),
+        (lambda path: spoil_values(path), "lora_A.weight has values that are not finite"),
         (lambda path: edit(path, bias="all"), "bias 'all'"),
         (lambda path: rename(path, "q_proj", "other"), "self_attn.other.weight, \\(16, 16\\), which is not there"),
     ],
@@ -426,6 +436,13 @@ def test_an_adapter_that_is_more_or_elses_is_refused(
 def edit(path: Path, **changed: Any) -> None:
     file = path / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+
+
+def spoil_values(path: Path) -> None:
+    file = path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    next(iter(tensors.values()))[0, 0] = math.nan
+    save_file(tensors, file)
 
 
 def rename(path: Path, before: str, after: str) -> None:

