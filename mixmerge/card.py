@@ -34,10 +34,11 @@ def write_card(model: Checkpoint, out: Path, digest: str, how: Sequence[str] = (
     base = derivation.base if derivation else model
     data = _together([derivation.base, *derivation.experts]) if derivation else model.data
     lines += ["", *_licences(base.name if derivation else "model", base.licence, data, derivation)]
+    licence = licences.together([base.licence, *(one.licence for one in (derivation.experts if derivation else ()))])
     lines += ["", f"{kept} Weights: `{digest}`."]
     if files:
         lines += ["", f"Beside this card: {', '.join(f'`{name}`' for name in sorted(files))}."]
-    _write(out, model.name, ["merge", *([derivation.method] if derivation else [])], lines, base.licence, data)
+    _write(out, model.name, ["merge", *([derivation.method] if derivation else [])], lines, licence, data)
 
 
 def write_training_card(
@@ -72,7 +73,15 @@ def _merged(derivation: Derivation) -> list[str]:
 
 def _licences(base: str, licence: str, data: Sequence[Dataset], merge: Derivation | None = None) -> list[str]:
     """The section on licences: of the base and of every dataset, and what stands out in plain words."""
-    lines = ["## Licences", "", f"Licence of the base: {_stated(licence)}."]
+    experts = merge.experts if merge else ()
+    given = [expert for expert in experts if not expert.data]
+    others = [one for one in experts if one.name != base and (one.licence != licence or one in given)]
+    whose = base if base in [expert.name for expert in experts] else "the base"
+    stated = [
+        f"Licence of {whose}: {_stated(licence)}.",
+        *(f"Of {one.name}: {_stated(one.licence)}." for one in others),
+    ]
+    lines = ["## Licences", "", " ".join(stated)]
     if data:
         lines += ["", "| data | source | rows used | licence |", "|---|---|---|---|"]
         lines += [
@@ -81,8 +90,7 @@ def _licences(base: str, licence: str, data: Sequence[Dataset], merge: Derivatio
         ]
     found = licences.remarks(base, licence, data)
     if merge:
-        given = [expert for expert in merge.experts if not expert.data]
-        found += [text for expert in given if (text := licences.remark(f"the expert {expert.name}", expert.licence))]
+        found += [text for expert in others if (text := licences.remark(f"the expert {expert.name}", expert.licence))]
         found += [f"what {expert.name} was trained on is not known here" for expert in given]
     if found:
         inherited = " A merge inherits this from its base and its experts." if merge else ""

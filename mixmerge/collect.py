@@ -135,11 +135,11 @@ def _dataset(step: Step, store: Store, rows: int | None = None) -> Dataset:
 
 
 def licence_of(step_id: str, store: Store) -> str:
-    """The licence of a model that came from outside, or of the one that training and merging started from."""
+    """The licences of the models from outside that a model is or comes of, by training or merging."""
     step = store.spec(step_id)
-    for role in ("start", "model", "base"):
-        if step.kind != "source" and role in step.inputs:
-            return licence_of(step.inputs[role][0], store)
+    if step.kind != "source":
+        parents = [parent for role in ("start", "model", "base", "experts") for parent in step.inputs.get(role, ())]
+        return licences.together(licence_of(parent, store) for parent in parents)
     record = store.record(step_id)
     return str(record.outcome.get("licence") or "") if record else ""
 

@@ -23,6 +23,13 @@ def restriction(licence: str) -> Literal["", "non-commercial", "unknown"]:
     return "unknown" if _UNKNOWN.search(licence) else ""
 
 
+def together(licences: Iterable[str]) -> str:
+    """One statement for what comes of several models, each licence once: "apache-2.0; cc-by-nc-4.0". "unknown" stands
+    for one that is not stated; "" when none is."""
+    found = [part for licence in licences for part in licence.split("; ")]
+    return "; ".join(dict.fromkeys(part or "unknown" for part in found)) if any(found) else ""
+
+
 def remark(name: str, licence: str, hint: str = "") -> str:
     """A sentence where a licence is non-commercial or unknown, else ""."""
     kind = restriction(licence)

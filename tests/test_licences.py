@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mixmerge.card import write_card, write_training_card
-from mixmerge.licences import remark, restriction
+from mixmerge.licences import remark, restriction, together
+from mixmerge.sources import resolve_model
 from mixmerge.types import Checkpoint, Dataset, Derivation
 
 GEN = Dataset("gen", "kodcode", "CC BY-NC 4.0", 1200)
@@ -56,6 +57,28 @@ def merged(tmp_path: Path, *experts: Checkpoint, base_licence: str = "apache-2.0
     derivation = Derivation(base, experts, weights, 7, lambda stack: stack.base, method="linear")
     write_card(Checkpoint("merge", tmp_path, "m", derivation), tmp_path, "sha256:abc")
     return (tmp_path / "README.md").read_text()
+
+
+def test_licences_of_several_are_stated_once_each() -> None:
+    assert together(["apache-2.0", "cc-by-nc-4.0", "apache-2.0"]) == "apache-2.0; cc-by-nc-4.0"
+    assert together(["apache-2.0; cc-by-nc-4.0", "", "apache-2.0"]) == "apache-2.0; cc-by-nc-4.0; unknown"
+    assert together(["", ""]) == ""
+    assert restriction("apache-2.0; cc-by-nc-4.0") == "non-commercial"
+
+
+def test_a_merge_of_a_merge_still_says_what_is_in_it(tmp_path: Path) -> None:
+    """Through the card of the first, as a later recipe reads it."""
+    given = Checkpoint("given", tmp_path, "1", licence="cc-by-nc-4.0")
+    own = Checkpoint("own", tmp_path, "2", licence="apache-2.0", data=(MBPP,))
+    merged(tmp_path, given, own)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    found = resolve_model(str(tmp_path))
+    assert found.licence == "apache-2.0; cc-by-nc-4.0"
+    first = Checkpoint("first", tmp_path, "3", licence=found.licence, data=(MBPP,))
+    card = merged(tmp_path, first, own)
+    assert "Of first: apache-2.0; cc-by-nc-4.0." in card
+    assert "the expert first is under apache-2.0; cc-by-nc-4.0, which is for non-commercial use" in card
 
 
 def test_the_card_of_a_merge_inherits(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint, sources
+from .. import checkpoint, licences, sources
 from ..checkpoint import layer_of
 from ..errors import CheckpointError, SourceError
 from ..registry import Registry
@@ -117,7 +117,7 @@ class _Merging:
             one.name,
             path,
             content_id([str(path), str(adapter), layers]),
-            licence=found[-1].licence or found[0].licence,
+            licence=licences.together(source.licence for source in found),
             data=tuple(Dataset(**dataset) for source in found for dataset in source.data),
             reading=Reading(adapter, layers) if adapter or layers else None,
         )

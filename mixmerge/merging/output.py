@@ -80,10 +80,15 @@ def write(merge: Merge, file: MergeFile, out: Path, *, threads: int | None = Non
 def _write_card(merge: Merge, file: MergeFile, folder: Path, digest: str, how: str) -> None:
     told = [f"Merged by {how}", "", *(f"- {line}" for line in merge.lines)]
     told += ["", "The configuration is in `mergekit_config.yml`."]
-    other = {"tokenizer": merge.tokenizer, "chat template": file.chat_template}
-    parts = ["config", *(name for name, given in other.items() if not given)]
-    kept = f"Of the base, unchanged: {', '.join(parts)}."
+    base, files = merge.model.path, ("config.json", "tokenizer.json", "chat_template.jinja")
+    same = [name for name in files if _bytes(folder / name) and _bytes(folder / name) == _bytes(base / name)]
+    whose = merge.model.derivation.base.name if merge.model.derivation else "the base"
+    kept = f"Of {whose}, unchanged: {', '.join(same) or 'neither config nor tokenizer'}."
     write_card(merge.model, folder, digest, told, kept)
+
+
+def _bytes(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _set_tokenizer(folder: Path, tokenizer: Path) -> None:

@@ -80,4 +80,4 @@ def _derived(step: Step, name: str, store: Store, registry: Registry) -> Checkpo
         dict(step.parameters),
         component.files,
     )
-    return Checkpoint(name, base.path, step.id, derivation, base.licence, trained_on(step.id, store))
+    return Checkpoint(name, base.path, step.id, derivation, licence_of(step.id, store), trained_on(step.id, store))

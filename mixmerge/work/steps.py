@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from .. import checkpoint, gate, recorded, results, samples, sources
+from .. import checkpoint, gate, licences, recorded, results, samples, sources
 from ..card import write_card, write_training_card
 from ..collect import collect, read_advice, trained_on
 from ..components import Component
@@ -29,12 +29,12 @@ def _source(job: Job) -> Outcome:
     found = sources.resolve_model(
         job.step.content["source"], revision=job.step.content["revision"], adapters=bool(base)
     )
-    licence, path = found.licence, found.path
+    licence, data, path = found.licence, [dict(one) for one in found.data], found.path
     if found.adapter:
         start, path = job.checkpoint("base"), job.out
         shutil.rmtree(job.out, ignore_errors=True)  # `write` puts a whole directory in place at once
         checkpoint.write(Checkpoint(name, start.path, job.step.id, reading=Reading(adapter=found.path)), job.out)
-        licence = licence or start.licence
+        licence, data = licences.together([start.licence, found.licence]), [*map(dataclasses.asdict, start.data), *data]
     elif base:
         checkpoint.check_aligned(job.checkpoint("base").path, {name: path})
     layout = checkpoint.inspect(path)
@@ -42,7 +42,7 @@ def _source(job: Job) -> Outcome:
         "path": "" if found.adapter else str(path.absolute()),  # "": in the store
         "label": found.label,
         "licence": licence,
-        "data": [dict(one) for one in found.data],
+        "data": data,
         "pins": dict(found.pins),
         "bytes": layout.bytes,
         "parameters": sum(math.prod(layout.tensors[name].shape) for name in layout.names),
