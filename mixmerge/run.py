@@ -6,6 +6,7 @@ depends on it is left out, and the rest goes on.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from . import sources
+from . import checkpoint, sources
 from .collect import collect, decide, read_advice
 from .errors import MixmergeError, StepError, StoreError
 from .hookspecs import Pool
@@ -226,7 +227,7 @@ def estimate_bytes(plan: Plan, missing: list[Step], store: Store) -> float | Non
 
 
 def base_parameters(plan: Plan, store: Store) -> float | None:
-    """The base's number of parameters: from its record, else from its name (`-7B-`), else None."""
+    """The base's number of parameters: from its record or its files, else from its name (`-7B-`), else None."""
     import re
 
     if not plan.models:  # recorded results: nothing is held
@@ -234,6 +235,9 @@ def base_parameters(plan: Plan, store: Store) -> float | None:
     record = store.record(plan.models[0].step)
     if record:
         return float(record.outcome["parameters"])
+    if path := sources.local_directory(plan.recipe.base.source):
+        layout = checkpoint.inspect(path)
+        return float(sum(math.prod(layout.tensors[name].shape) for name in layout.names))
     found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bBmM])(?![a-zA-Z])", plan.recipe.base.source)
     return float(found[1]) * (1e9 if found[2] in "bB" else 1e6) if found else None
 

@@ -104,7 +104,8 @@ class _Merging:
                 found = sources.resolve_model(name if there else f"hf:{name}", adapters=adapters)
             except SourceError as error:
                 hint = "" if there else f"there is no directory {name} in {Path.cwd()} either, where paths begin"
-                raise SourceError(error.message, hint="; ".join(filter(None, (hint, error.hint)))) from error
+                told = f"{self.file.path}: {error.message}"
+                raise SourceError(told, hint="; ".join(filter(None, (hint, error.hint)))) from error
             self.found[name] = replace(found, path=found.path.absolute())
         return self.found[name]
 
@@ -113,6 +114,11 @@ class _Merging:
         found = [self._source(one.model), *([self._source(one.adapter, adapters=True)] if one.adapter else [])]
         path, layers = found[0].path, self._layers(one)
         adapter = found[1].path if one.adapter else None
+        if adapter:
+            try:
+                checkpoint.check_adapter(adapter, checkpoint.inspect(path))
+            except CheckpointError as error:
+                raise CheckpointError(f"{self.file.path}: {error.message}", hint=error.hint) from error
         return Checkpoint(
             one.name,
             path,

@@ -31,7 +31,7 @@ _BOOTSTRAPS = 1000
 
 @evaluator(
     name="lm_eval",
-    version="2",  # since 2, greedy texts on a processor differ from 1 where bfloat16 rounds to a tie
+    version="3",  # 2: other greedy texts on a processor where bfloat16 rounds to a tie; 3: softmax in float32
     source="EleutherAI lm-evaluation-harness, https://github.com/EleutherAI/lm-evaluation-harness",
     pins=pins,
     tasks=known_tasks,
@@ -64,9 +64,11 @@ def evaluate(
     With `hf` one loaded model serves every checkpoint: weights are poured in place, derived checkpoints never written.
     Another backend reads a directory, so a derived checkpoint is written for it and removed afterwards.
 
-    Scores are lm-eval's values. The standard error of a mean is the samples' standard deviation (n - 1) / sqrt(n),
-    lm-eval's bootstrap otherwise. A metric METRIC@REFERENCE, beside METRIC in the same task, is the score of a
-    trivial baseline. Left in `out`: `results.json` in lm-eval's layout, and `samples_TASK.jsonl`.
+    Scores are lm-eval's values, but for one default: with `hf` probabilities are computed in float32, where the model's
+    own bfloat16 ties losses that differ by half a percent (`model_args: {softmax_dtype: bfloat16}` gives those). The
+    standard error of a mean is the samples' standard deviation (n - 1) / sqrt(n), lm-eval's bootstrap otherwise. A
+    metric METRIC@REFERENCE, beside METRIC in the same task, is the score of a trivial baseline. Left in `out`:
+    `results.json` in lm-eval's layout, and `samples_TASK.jsonl`.
     """
     from ._lm_eval_model import Settings
 

@@ -220,8 +220,10 @@ def hand_over(config: Path, out: Path, seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         found = MergeConfiguration.model_validate(yaml.safe_load(text))
         with tempfile.TemporaryDirectory(prefix="mixmerge-lora-") as merged:  # where mergekit writes adapters merged
-            options = MergeOptions(quiet=True, random_seed=seed, lora_merge_cache=merged)
+            # Its card asks the hub about every model, which fails without a network.
+            options = MergeOptions(quiet=True, random_seed=seed, lora_merge_cache=merged, write_model_card=False)
             run_merge(found, folder, options, config_source=text)
+        (Path(folder) / "mergekit_config.yml").write_text(text, "utf-8")
         if out.exists():
             out.rmdir()
         Path(folder).rename(out)

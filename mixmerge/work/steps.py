@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from .. import checkpoint, gate, licences, recorded, results, samples, sources
 from ..card import write_card, write_training_card
 from ..collect import collect, read_advice, trained_on
 from ..components import Component
-from ..errors import SourceError
+from ..errors import CheckpointError, SourceError
 from ..store import write_json
 from ..types import Checkpoint, Kind, Mixture, Reading, Training
 from .job import Job, Outcome, component_of
@@ -119,7 +120,12 @@ def _diagnose(job: Job) -> Outcome:
         for name, identity, parameters in job.step.content["diagnostics"]
     ]
     base, place = job.checkpoint("base"), job.registry.place
-    measured = checkpoint.measure(base, models, observers, job.step.seed, place=place)
+    try:
+        measured = checkpoint.measure(base, models, observers, job.step.seed, place=place)
+    except CheckpointError as error:  # findings go by id, and people by name
+        named = {model.id: model.name for model in job.checkpoints("models")}
+        message = re.sub("|".join(named) or "$^", lambda found: named[found[0]], error.message)
+        raise CheckpointError(message, hint=error.hint) from error
     write_json(job.out / "measurements.json", [dataclasses.asdict(measurement) for measurement in measured])
     return {"measurements": len(measured)}
 

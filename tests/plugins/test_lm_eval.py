@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,9 @@ def run(checkpoint: Checkpoint, out: Path, folder: Path, *tasks: str, **paramete
     return list(plugin.evaluate.function(checkpoint, tasks or ("t_group",), out, 3, **(given | parameters)))
 
 
-def plain(path: Path, folder: Path, *tasks: str, **options: Any) -> dict[str, Any]:
+def plain(
+    path: Path, folder: Path, *tasks: str, dtypes: Mapping[str, str] | None = None, **options: Any
+) -> dict[str, Any]:
     """What lm-eval itself makes of a directory: its own loading, its own stopping."""
     import lm_eval
     from lm_eval.tasks import TaskManager
@@ -146,7 +148,7 @@ def plain(path: Path, folder: Path, *tasks: str, **options: Any) -> dict[str, An
     return dict(
         lm_eval.simple_evaluate(
             model="hf",
-            model_args={"pretrained": str(path), "dtype": "float32"},
+            model_args={"pretrained": str(path), "dtype": "float32", **(dtypes or {})},
             device="cpu",
             tasks=list(tasks),
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
@@ -185,6 +187,20 @@ def test_scores_and_samples_are_plain_lm_evals(models: dict[str, Checkpoint], fo
             if task == "t_generate":
                 assert answers(tmp_path / name, task) == said
     assert answers(tmp_path / "one", "t_generate") != answers(tmp_path / "two", "t_generate")
+
+
+def test_a_loss_of_a_bfloat16_model_is_not_rounded_to_bfloat16(
+    models: dict[str, Checkpoint], folder: Path, tmp_path: Path
+) -> None:
+    found = values(run(models["one"], tmp_path / "one", folder, "t_bits", dtype="bfloat16"))["t_bits", "bits", ""]
+    dtypes = {"dtype": "bfloat16"}
+    rounded = plain(models["one"].path, folder, "t_bits", dtypes=dtypes)["results"]["t_bits"]["bits,first"]
+    exact = plain(models["one"].path, folder, "t_bits", dtypes=dtypes | {"softmax_dtype": "float32"})
+    assert found == pytest.approx(exact["results"]["t_bits"]["bits,first"], rel=1e-3)
+    assert abs(found - rounded) > abs(found - exact["results"]["t_bits"]["bits,first"])
+    given = {"device": "cpu", "softmax_dtype": "bfloat16"}
+    again = values(run(models["one"], tmp_path / "two", folder, "t_bits", dtype="bfloat16", model_args=given))
+    assert again["t_bits", "bits", ""] == pytest.approx(rounded, rel=3e-3)
 
 
 def test_a_derived_checkpoint_scores_as_when_it_was_written(

@@ -148,7 +148,7 @@ def setting_facts(model: Model) -> tuple[str, str, str]:
     """(data, training, licences) of one model as text."""
     data = ", ".join(f"{name}: {words.plural(count, 'example')}" for name, count in model.data.items())
     training = ", ".join(_training_figure(name, value) for name, value in model.training.items())
-    return data, training, "; ".join(f"{name}: {licence}" for name, licence in model.licences.items())
+    return data, training, "; ".join(f"{name}: {licence or 'not stated'}" for name, licence in model.licences.items())
 
 
 def datasets(results: Results) -> list[tuple[str, str, str, str, str]]:
