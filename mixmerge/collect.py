@@ -275,6 +275,8 @@ def _notes(manifest: Mapping[str, Any], store: Store) -> list[str]:
     base = store.record(manifest["models"][0]["step"])
     if base:
         notes.append(f"base model: {base.outcome['label']} ({base.outcome['licence'] or 'licence not stated'})")
+    if limit := manifest["limit"]:
+        notes.append(f"only the first {limit} documents of each task were scored (limit: {limit})")
     for name, step_id in manifest["datasets"].items():
         if record := store.record(step_id):
             notes += [f"{name}: {note}" for note in record.outcome["notes"]]

@@ -143,6 +143,7 @@ def test_a_recipe_may_start_from_experts_that_exist(
 
 def test_an_adapter_is_an_expert(toy_recipe: Path, mixmerge: Cli, tmp_path: Path) -> None:
     """Scored, merged and diagnosed as the model that PEFT makes of it."""
+    edit(toy_recipe, "evaluator: toy_eval", "evaluator: {toy_eval: {limit: 25}}")
     text, base = toy_recipe.read_text(), yaml.safe_load(toy_recipe.read_text())["base"]["model"]
     start, end = text.index("data:"), text.index("merge:")
     paths = {name: make_adapter(tmp_path / name, base, seed) for seed, name in enumerate(("gen_expert", "sum_expert"))}
@@ -158,6 +159,8 @@ def test_an_adapter_is_an_expert(toy_recipe: Path, mixmerge: Cli, tmp_path: Path
         scores = rows(mixmerge, toy_recipe, "--out", tmp_path / out)
         found[out] = [(row["model"], row["task"], row["k"]) for row in scores]
     assert found["adapters"] == found["whole"]
+    report = (tmp_path / "whole" / "toy" / "report" / "report.md").read_text()
+    assert "Only the first 25 documents of each task were scored (limit: 25)" in report
     written = {out: len(list((tmp_path / out).glob("store/steps/*/out/model.safetensors"))) for out in found}
     assert written == {"adapters": 3, "whole": 1}  # both experts, and the winner
 

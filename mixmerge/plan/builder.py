@@ -308,6 +308,7 @@ class Builder:
             "choose_on": list(self.recipe.eval.choose_on) if self.recipe.eval else [],
             "report_on": list(self.recipe.eval.report_on) if self.recipe.eval else [],
             "also_on": list(self.recipe.eval.also_on) if self.recipe.eval else [],
+            "limit": self.recipe.eval.evaluator.parameters.get("limit") if self.recipe.eval else None,
             "winners": {
                 group: decision.winner for group, decision in sorted(self.decisions.items()) if decision.winner
             },

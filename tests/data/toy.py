@@ -52,9 +52,10 @@ def pins(tasks: Sequence[str], parameters: Mapping[str, object]) -> Mapping[str,
 
 @evaluator(name="toy_eval", version="1", pins=pins)
 def toy_eval(
-    model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, samples: int = 30
+    model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, samples: int = 30, limit: int | None = None
 ) -> Sequence[Score]:
     """A task is a direction in weight space; a sample is 1 when the model's weights lie on its right side."""
+    samples = min(samples, limit or samples)
     import torch
 
     flat = torch.cat([weight.float().flatten() for _, weight in tensors(model)])
