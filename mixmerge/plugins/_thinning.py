@@ -122,10 +122,15 @@ def _flat(tensor: Tensor) -> numpy.ndarray[Any, Any]:
 
 
 def by_chance(t: TensorStack, *, density: tuple[float, ...]) -> Tensor:
-    """bool (experts, *shape): each value with its expert's probability."""
+    """bool (experts, *shape): each value with its expert's probability, taken to the nearest multiple of 1/65536."""
+    import numpy
     import torch
 
-    return torch.stack([t.chosen(row, share) for row, share in enumerate(density)])
+    mask = numpy.ones(t.deltas.shape, dtype=bool)
+    for row, share in enumerate(density):
+        if (limit := round(share * 65536)) < 65536:
+            numpy.less(t.draws(row).numpy(), limit, out=mask[row, ...])
+    return torch.from_numpy(mask)
 
 
 def by_rank(t: TensorStack, *, density: tuple[float, ...], epsilon: tuple[float, ...]) -> Tensor:
