@@ -70,10 +70,10 @@ overload(store)(_store)
 
 
 @exact
-def difference(base: NDArray[np.float32], model: Raw, out: NDArray[np.float32]) -> None:
+def difference(base: Raw, model: Raw, out: NDArray[np.float32]) -> None:
     """out = model - base in float32."""
     for i in range(len(base)):
-        out[i] = np.float32(as_float(model[i])) - base[i]
+        out[i] = np.float32(as_float(model[i])) - np.float32(as_float(base[i]))
 
 
 @exact

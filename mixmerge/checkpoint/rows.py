@@ -76,9 +76,8 @@ class Floats:
 
         from .kernels import difference, raw
 
-        base = self.base
-        found = torch.empty((len(self.stored) - 1, *base.shape), dtype=torch.float32)
-        origin = base.reshape(-1).numpy()
+        found = torch.empty((len(self.stored) - 1, *self.stored[0].shape), dtype=torch.float32)
+        origin = raw(self.stored[0])
         for row, expert in zip(found, self.stored[1:], strict=True):
             difference(origin, raw(expert), row.reshape(-1).numpy())
         return self._noted(found)

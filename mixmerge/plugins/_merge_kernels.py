@@ -149,8 +149,8 @@ def averaged(models: tuple[NDArray[Any], ...], weights: Values, share: float, ou
 
 
 @exact
-def summed(base: Values, deltas: NDArray[np.float32], weights: Values, out: NDArray[Any]) -> None:
-    """out = base + the weighted sum of deltas."""
+def summed(base: NDArray[Any], deltas: NDArray[np.float32], weights: Values, out: NDArray[Any]) -> None:
+    """out = base + the weighted sum of deltas; the base as it is stored."""
     total = np.empty(_BLOCK, dtype=np.float32)
     for first in range(0, len(out), _BLOCK):
         size = min(_BLOCK, len(out) - first)
@@ -161,7 +161,7 @@ def summed(base: Values, deltas: NDArray[np.float32], weights: Values, out: NDAr
                 total[i] += weight * delta[i]
         block, origin = out[first : first + size], base[first : first + size]
         for i in range(size):
-            store(block, i, origin[i] + total[i])
+            store(block, i, np.float32(as_float(origin[i])) + total[i])
 
 
 @exact

@@ -225,10 +225,14 @@ def della_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1
 
 
 def _summed(t: TensorStack, normalize: bool, scale: float) -> Tensor:
+    from mixmerge.checkpoint.kernels import raw
+
     from ._merge_kernels import summed
 
     found, out = _result(t)
-    summed(*_flat(t), _weights(t, scale / _total(t) if normalize else scale), out)
+    base = raw(t.stored[0] if t.stored else t.base.contiguous())  # as it is stored: it need not become float32 first
+    deltas = t.deltas.contiguous().reshape(len(t.deltas), -1).numpy()
+    summed(base, deltas, _weights(t, scale / _total(t) if normalize else scale), out)
     return found
 
 
