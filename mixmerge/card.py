@@ -29,8 +29,7 @@ def write_card(model: Checkpoint, out: Path, digest: str, how: Sequence[str] = (
     files = dict(derivation.files(derivation)) if derivation and derivation.files else {}
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
-    lines = _merged(derivation) if derivation else [f"Written by mixmerge from `{model.path.name}`."]
-    lines = list(how) or lines
+    lines = list(how) or (_merged(derivation) if derivation else [f"Written by mixmerge from `{model.path.name}`."])
     base = derivation.base if derivation else model
     data = _together([derivation.base, *derivation.experts]) if derivation else model.data
     lines += ["", *_licences(base.name if derivation else "model", base.licence, data, derivation)]

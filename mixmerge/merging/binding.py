@@ -69,7 +69,7 @@ class _Merging:
 
     def prepare(self) -> Merge:
         file = self.file
-        experts = [self._model(index, one) for index, one in enumerate(file.experts)]
+        experts = [self._model(one) for one in file.experts]
         if self.compat and any(one.adapter for one in file.experts):
             hint = "without --compat adapters are applied in float32; --mergekit merges them its own way"
             raise CheckpointError(f"{file.path}: adapters have no exact form here", hint=hint)
@@ -109,8 +109,8 @@ class _Merging:
             self.found[name] = replace(found, path=found.path.absolute())
         return self.found[name]
 
-    def _model(self, index: int, one: Input) -> Checkpoint:
-        """An expert; `index` is its place among the experts, the same in every slice."""
+    def _model(self, one: Input) -> Checkpoint:
+        """A model as the merge reads it: with its adapter, and with its layers as in the slices."""
         found = [self._source(one.model), *([self._source(one.adapter, adapters=True)] if one.adapter else [])]
         path, layers = found[0].path, self._layers(one)
         adapter = found[1].path if one.adapter else None
@@ -155,7 +155,7 @@ class _Merging:
             raise CheckpointError(
                 f"{self.file.path}: base_model is no source of the slices", hint="list it in each one"
             )
-        return self._model(-1, within[0] if within else self.file.base)
+        return self._model(within[0] if within else self.file.base)
 
     def _one_vocabulary(
         self, source: str, base: Checkpoint, experts: Sequence[Checkpoint]
