@@ -16,7 +16,8 @@ Signatures, by kind (`/` ends the positional part):
                        either may be `@rowwise`: it then gets some rows at a time, which keeps memory small and is what
                        makes the built-in ones quick; `t.total`, `t.before`, `t.once` and `t.draws` tell it of the rest.
                        A statistic of `t.total` is a function of the module or a functools.partial of one, no lambda.
-                       t.base and t.deltas are computed, and t.stored is read, only when they are asked for
+                       t.base and t.deltas are computed, and t.stored is read, only when they are asked for; a compiled
+                       loop that takes t.operands needs no deltas
     checkpoint_merger  merge(base: Checkpoint, experts: Sequence[Checkpoint], weights: Sequence[float], out: Path,
                        seed: int, /, *, …) -> None
     evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …)

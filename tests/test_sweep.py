@@ -501,13 +501,38 @@ def test_a_method_that_needs_no_base_reads_none(trio: list[Path], monkeypatch: p
         assert seen == models
 
 
-def test_a_plugin_can_thin_out_what_a_built_in_averages(trio: list[Path]) -> None:
-    component = Component("merger", "half", "1", mergers.linear.function, prepare=halved)
-    found = dict(checkpoint.tensors(point(trio, component, (1.0, 3.0))))
+@pytest.mark.parametrize(("method", "given"), [("linear", {}), ("dare_linear", {"density": 1.0, "normalize": True})])
+def test_a_plugin_can_thin_out_what_a_built_in_adds_up(trio: list[Path], method: str, given: dict[str, Any]) -> None:
+    component = Component("merger", "half", "1", METHODS[method].function, prepare=halved)
+    found = dict(checkpoint.tensors(point(trio, component, (1.0, 3.0), **given)))
     base, one, two = (read(path) for path in trio)
     for name, tensor in base.items():
         expected = 0.5 * tensor + 0.5 * (0.25 * one[name] + 0.75 * two[name])
         torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@rowwise
+def from_operands(t: TensorStack, /) -> torch.Tensor:
+    origin, models = t.operands
+    return torch.stack([model.float() - origin.float() for model in models])[0]
+
+
+@rowwise
+def from_deltas(t: TensorStack, /) -> torch.Tensor:
+    return t.deltas[0]
+
+
+@pytest.mark.parametrize("prepare", [None, halved])
+def test_operands_differ_by_the_deltas(trio: list[Path], prepare: Any) -> None:
+    both = [Component("merger", "one", "1", one, prepare=prepare) for one in (from_operands, from_deltas)]
+    found = [dict(checkpoint.tensors(point(trio, component))) for component in both]
+    assert all(torch.equal(found[0][name], tensor) for name, tensor in found[1].items())
+
+
+def test_a_method_of_a_sweep_is_named_in_its_own_errors(trio: list[Path]) -> None:
+    points = [point(trio, "linear"), point(trio, Component("merger", "biased", "1", biased))]
+    with pytest.raises(CheckpointError, match="a statistic of merge method biased is NaN"):
+        list(checkpoint.sweep(points))
 
 
 @pytest.mark.parametrize(("method", "given"), GRID)

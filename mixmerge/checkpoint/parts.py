@@ -23,7 +23,7 @@ PART = 1 << 20
 what a merge means: another number may give another last bit."""
 
 HELD_BYTES = 320 << 20  # tensors of all models up to this size are read once; larger ones in each pass, part by part
-_FEW = 4  # so many parts stay in float32 between passes: some MB, which the last cache may still hold
+_FEW = 4  # so many parts stay as they are between passes: some MB, which the last cache may still hold
 PREFIXED = 1024  # so many values of a statistic are kept for every part, so that `before` can be told
 
 
@@ -56,6 +56,9 @@ class View:
     @property
     def raw(self) -> View:
         return View(self.seed, method=self.method)
+
+    def of(self, method: str) -> View:
+        return View(self.seed, self.key, self.prepare, method)
 
 
 class Whole(Protocol):
@@ -117,17 +120,17 @@ class Work:
             yield part, value
 
     def leave(self, part: int, *, done: bool) -> None:
-        """Forget a part; its masks stay until the tensor is done, at one bit for each value."""
-        if done or len(self.cuts) > _FEW:
-            raw = self._raw.pop(part, None)
-            if raw and self._holds and not done:
-                self._held[part] = raw.floats.stored
+        """Forget a part; its masks stay until the tensor is done, at one bit for each value. A few stay as they are."""
+        if not done and len(self.cuts) <= _FEW:
+            return
+        raw, kept = self._raw.pop(part, None), self._part_once.pop(part, {})
         if done:
             self._held.pop(part, None)
-        kept = self._part_once.pop(part, {})
-        if not done:
-            fits = [key for key, value in kept.items() if _Bits.fits(value)]
-            self._part_once[part] = {key: self._packed(key, part, kept[key]) for key in fits}
+            return
+        if raw and self._holds:
+            self._held[part] = raw.floats.stored
+        fits = [key for key, value in kept.items() if _Bits.fits(value)]
+        self._part_once[part] = {key: self._packed(key, part, kept[key]) for key in fits}
 
     def _packed(self, key: Hashable, part: int, value: Any) -> _Bits:
         """A mask at its place in one block for the whole tensor: small blocks that stay between large ones that go

@@ -109,6 +109,10 @@ class Part(TensorStack):
     def expert_weights(self) -> tuple[Tensor, ...]:
         return super().expert_weights if "deltas" in self.__dict__ else tuple(self.stored[1:])
 
+    @property
+    def operands(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return super().operands if "deltas" in self.__dict__ else (self.stored[0], tuple(self.stored[1:]))
+
 
 @lru_cache
 def no_weights(experts: int, dimensions: int) -> Tensor:

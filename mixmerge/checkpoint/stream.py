@@ -12,7 +12,7 @@ from ..types import Checkpoint, Derivation, Statistic, TensorStack
 from .dtypes import dtype_name, torch_dtype
 from .finite import require_finite
 from .layout import FLOATS, require_same_tensors
-from .parts import PREFIXED, View, Work, call, cut, identity, is_rowwise
+from .parts import PREFIXED, Around, View, Work, call, cut, identity, is_rowwise
 from .reading import Reader, Stored
 from .rows import Floats, Rows, changed
 
@@ -228,7 +228,9 @@ class Family:
             prepared = work.stack(part, view)
             for index in indices:
                 point, dtype = points[index], dtypes[index]
-                given = changed(prepared, weights=self._column(point.weights, len(prepared.shape)), dtype=dtype)
+                column = self._column(point.weights, len(prepared.shape))
+                around = Around(work, view.of(_method(point)), part)  # errors name this point's method
+                given = changed(prepared, weights=column, dtype=dtype, around=around)
                 result = call(point.merge, given, prepared.shape, _method(point))
                 result = result.detach().to(getattr(torch, dtype))
                 require_finite(result, prepared.name, _method(point))

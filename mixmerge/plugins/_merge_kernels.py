@@ -10,12 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixmerge.checkpoint.kernels import as_float, store
+from mixmerge.checkpoint.kernels import Raw, as_float, store
 from mixmerge.compiled import compiled, exact
 
 Values = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
-_BLOCK = 2048  # weights that are added up at a time: some arrays of them fit the fastest cache
+Changes = tuple[Raw, tuple[Raw, ...], Mask, Values]
+"""What is left of each expert's change: (models[j] - origin) * factors[j] where masks[j], 0 elsewhere.
+
+(origin, models, masks, factors): (n,), (n,) each, (experts, n), (experts,)."""
+
+_BLOCK = 512  # weights that are added up at a time: all arrays of so many fit the fastest cache
 _MAGNITUDE = 0x7FFFFFFF
 _KEYS = 1 << 16
 
@@ -50,7 +56,7 @@ def count_equal(delta: Values, magnitude: int) -> int:
 
 
 @exact
-def trim(delta: Values, least: int, kept: int, equal: int, earlier: int, mask: NDArray[np.bool_]) -> None:
+def trim(delta: Values, least: int, kept: int, equal: int, earlier: int, mask: Mask) -> None:
     """mask = what is larger than `least`, and `kept` of all the `equal` values of that magnitude, evenly spread;
     `earlier` of those came before."""
     bits, bound = delta.view(np.uint32), np.uint32(least)
@@ -107,29 +113,26 @@ def ranked(rows: Values, odd: int, limits: NDArray[np.uint16], out: NDArray[np.u
 
 
 @compiled
-def norms(delta: Values, mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """L1 norms of all values and of those in the mask, in float64."""
+def norms(origin: Raw, model: Raw, mask: Mask) -> tuple[float, float]:
+    """L1 norms of model - origin, and of its values in the mask, in float64."""
     had, has = 0.0, 0.0
-    for i in range(len(delta)):
-        size = np.float64(abs(delta[i]))
+    for i in range(len(model)):
+        size = np.float64(abs(_change(model[i], origin[i])))
         had += size
         has += size if mask[i] else 0.0
     return had, has
 
 
 @exact
-def masked(delta: Values, mask: NDArray[np.bool_], factor: float, out: Values) -> None:
-    """out = factor * delta in the mask, 0 elsewhere."""
-    by = np.float32(factor)
-    for i in range(len(delta)):
-        out[i] = delta[i] * by if mask[i] else np.float32(0)
+def _change(model: Any, origin: Any) -> Any:
+    return np.float32(as_float(model)) - np.float32(as_float(origin))
 
 
 # ---- combining ------------------------------------------------------------------------------------------------------
 
 
 @exact
-def averaged(models: tuple[NDArray[Any], ...], weights: Values, share: float, out: NDArray[Any]) -> None:
+def averaged(models: tuple[Raw, ...], weights: Values, share: float, out: Raw) -> None:
     """out = share * the first model + the weighted sum of what the others have more than it.
 
     With weights that sum to 1 and a share of 1 that is their mean, and what all have alike stays as it is.
@@ -142,53 +145,91 @@ def averaged(models: tuple[NDArray[Any], ...], weights: Values, share: float, ou
         for j in range(1, len(models)):
             weight, model = weights[j], models[j][first : first + size]
             for i in range(size):
-                total[i] += weight * (np.float32(as_float(model[i])) - np.float32(as_float(origin[i])))
+                total[i] += weight * _change(model[i], origin[i])
         block = out[first : first + size]
         for i in range(size):
             store(block, i, whole * np.float32(as_float(origin[i])) + total[i])
 
 
 @exact
-def summed(base: NDArray[Any], deltas: NDArray[np.float32], weights: Values, out: NDArray[Any]) -> None:
-    """out = base + the weighted sum of deltas; the base as it is stored."""
-    total = np.empty(_BLOCK, dtype=np.float32)
+def summed(base: Raw, changes: Changes, weights: Values, out: Raw) -> None:
+    """out = base + the weighted sum of the changes."""
+    origin, models, masks, factors = changes
+    total, none = np.empty(_BLOCK, dtype=np.float32), np.float32(0)
     for first in range(0, len(out), _BLOCK):
         size = min(_BLOCK, len(out) - first)
+        here = slice(first, first + size)
         total[:] = 0
         for j in range(len(weights)):
-            weight, delta = weights[j], deltas[j, first : first + size]
+            weight, factor, before, after, mask = weights[j], factors[j], origin[here], models[j][here], masks[j, here]
             for i in range(size):
-                total[i] += weight * delta[i]
-        block, origin = out[first : first + size], base[first : first + size]
-        for i in range(size):
-            store(block, i, np.float32(as_float(origin[i])) + total[i])
+                change = _change(after[i], before[i]) * factor
+                total[i] += weight * (change if mask[i] else none)
+        _add(base[here], total, np.float32(1), out[here])
 
 
 @exact
-def elected(
-    base: Values, deltas: NDArray[np.float32], weights: Values, normalize: bool, scale: float, out: NDArray[Any]
-) -> None:
-    """out = base + scale * the sum of those weighted deltas whose sign is that of the sum of all, divided by their
+def elected(base: Raw, changes: Changes, weights: Values, normalize: bool, scale: float, out: Raw) -> None:
+    """out = base + scale * the sum of those weighted changes whose sign is that of the sum of all, divided by their
     weights where `normalize`. A sum of zero counts as positive; weights that sum to zero divide nothing."""
-    none, one, factor = np.float32(0), np.float32(1), np.float32(scale)
+    origin, models, masks, factors = changes
+    none, votes = np.float32(0), np.empty(_BLOCK, dtype=np.float32)
     up, down = np.empty(_BLOCK, dtype=np.float32), np.empty(_BLOCK, dtype=np.float32)
     for_up, for_down = np.empty(_BLOCK, dtype=np.float32), np.empty(_BLOCK, dtype=np.float32)
     for first in range(0, len(out), _BLOCK):
         size = min(_BLOCK, len(out) - first)
+        here = slice(first, first + size)
         up[:], down[:], for_up[:], for_down[:] = 0, 0, 0, 0
         for j in range(len(weights)):
-            weight, delta = weights[j], deltas[j, first : first + size]
+            weight, factor, before, after, mask = weights[j], factors[j], origin[here], models[j][here], masks[j, here]
             for i in range(size):
-                vote = weight * delta[i]
-                up[i] += max(vote, none)
-                down[i] += min(vote, none)
-                for_up[i] += weight if vote > none else none
-                for_down[i] += weight if vote < none else none
-        block, origin = out[first : first + size], base[first : first + size]
-        for i in range(size):
-            wins = up[i] + down[i] >= none
-            change = up[i] if wins else down[i]
+                change = _change(after[i], before[i]) * factor
+                votes[i] = weight * (change if mask[i] else none)
+            _count(votes, up, down)
             if normalize:
-                votes = for_up[i] if wins else for_down[i]
-                change = change / (votes if votes != none else one)
-            store(block, i, origin[i] + factor * change)
+                _weigh(votes, weight, for_up, for_down)
+        _elect(up, down, for_up, for_down, normalize)
+        _add(base[here], up, np.float32(scale), out[here])
+
+
+# Loops over a block, each a function of its own: in one with more arrays, or with one that is read under a condition,
+# the compiler takes numbers one by one.
+
+
+@exact
+def _count(votes: Values, up: Values, down: Values) -> None:
+    none = np.float32(0)
+    for i in range(len(votes)):
+        up[i] += max(votes[i], none)
+        down[i] += min(votes[i], none)
+
+
+@exact
+def _weigh(votes: Values, weight: np.float32, for_up: Values, for_down: Values) -> None:
+    none = np.float32(0)
+    for i in range(len(votes)):
+        vote = votes[i]
+        for_up[i] += weight if vote > none else none
+        for_down[i] += weight if vote < none else none
+
+
+@exact
+def _elect(up: Values, down: Values, for_up: Values, for_down: Values, normalize: bool) -> None:
+    """up = the larger side, divided by its weights where `normalize`."""
+    none, one = np.float32(0), np.float32(1)
+    if normalize:
+        for i in range(len(up)):
+            more, less, weight, other = up[i], down[i], for_up[i], for_down[i]
+            wins = more + less >= none
+            total = weight if wins else other
+            up[i] = (more if wins else less) / (total if total != none else one)
+    else:
+        for i in range(len(up)):
+            more, less = up[i], down[i]
+            up[i] = more if more + less >= none else less
+
+
+@exact
+def _add(base: Raw, change: Values, scale: np.float32, out: Raw) -> None:
+    for i in range(len(out)):
+        store(out, i, np.float32(as_float(base[i])) + scale * change[i])

@@ -1,10 +1,13 @@
 """What the built-in mergers do to a change before they combine it: masks by magnitude, by chance, by rank.
 
-Everything here is rowwise and asks `t.total` for what it needs to know of the rest. The loops are compiled.
+Everything here is rowwise and asks `t.total` for what it needs to know of the rest, and `t.once` for what the points of
+a sweep share: masks, which are a quarter of the thinned changes. The loops are compiled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +16,8 @@ from mixmerge import TensorStack
 if TYPE_CHECKING:
     import numpy
     from torch import Tensor
+
+    from ._merge_kernels import Changes
 
 Per = Literal["tensor", "model"]
 
@@ -126,10 +131,12 @@ def by_chance(t: TensorStack, *, density: tuple[float, ...]) -> Tensor:
     import numpy
     import torch
 
-    mask = numpy.ones(t.deltas.shape, dtype=bool)
+    mask = numpy.empty((len(density), *t.shape), dtype=bool)
     for row, share in enumerate(density):
         if (limit := round(share * 65536)) < 65536:
             numpy.less(t.draws(row).numpy(), limit, out=mask[row, ...])
+        else:
+            mask[row] = True
     return torch.from_numpy(mask)
 
 
@@ -138,7 +145,7 @@ def by_rank(t: TensorStack, *, density: tuple[float, ...], epsilon: tuple[float,
     import numpy
     import torch
 
-    mask = numpy.empty(t.deltas.shape, dtype=bool)
+    mask = numpy.empty((len(density), *t.shape), dtype=bool)
     for row, (share, spread) in enumerate(zip(density, epsilon, strict=True)):
         numpy.less(t.draws(row).numpy(), _limits(t, row, share, spread), out=mask[row, ...])
     return torch.from_numpy(mask)
@@ -193,18 +200,64 @@ def _ranked(rows: numpy.ndarray[Any, Any], number: int, spread: numpy.ndarray[An
 # ---- what is left ---------------------------------------------------------------------------------------------------
 
 
-def kept(t: TensorStack, mask: partial[Tensor], rescale: str) -> Tensor:
-    """Each expert's values where `mask` is true, zero elsewhere; with `rescale: l1` by the factor that gives them the
-    L1 norm that the expert's change to the tensor had before."""
+@dataclass(frozen=True)
+class Kept:
+    """What is left of each expert's change: (models[i] - origin) * factors[i] where masks[i], 0 elsewhere.
+
+    It is not computed: the loop that combines the changes does that as it goes, from what is stored.
+
+    origin   (*shape)
+    models   (*shape) for each expert
+    masks    bool (experts, *shape)
+    factors  one for each expert
+    """
+
+    origin: Tensor
+    models: Sequence[Tensor]
+    masks: Tensor
+    factors: Sequence[float]
+
+    @property
+    def raw(self) -> Changes:
+        """As the compiled loops take it."""
+        import numpy
+
+        from mixmerge.checkpoint.kernels import raw, raws
+
+        masks = self.masks.reshape(len(self.factors), -1).numpy()
+        return raw(self.origin), raws(self.models), masks, numpy.array(self.factors, dtype=numpy.float32)
+
+
+def trimmed(t: TensorStack, density: Any, rescale: str, per: Per) -> Kept:
+    """TIES: the largest magnitudes."""
+    return _kept(t, partial(largest, density=each(density, len(t.experts)), per=per), rescale)
+
+
+def dropped(t: TensorStack, density: Any, rescale: str) -> Kept:
+    """DARE: by chance."""
+    shares = each(density, len(t.experts))
+    found = _kept(t, partial(by_chance, density=shares), rescale)
+    return replace(found, factors=[1 / share for share in shares]) if rescale == "density" else found
+
+
+def pruned(t: TensorStack, density: Any, epsilon: Any, rescale: str) -> Kept:
+    """DELLA: by chance, large magnitudes more often."""
     import torch
 
-    from ._merge_kernels import masked
+    shares, spreads = (each(value, len(t.experts)) for value in (density, epsilon))
+    found = _kept(t, partial(by_rank, density=shares, epsilon=spreads), rescale)
+    if rescale != "density":
+        return found
+    changes = t.deltas / t.once(partial(chances, density=shares, epsilon=spreads))
+    return replace(found, origin=torch.zeros(t.shape), models=tuple(changes))
 
-    factors = t.once(partial(_l1_factors, mask=mask), "tensor") if rescale == "l1" else [1.0] * len(t.deltas)
-    found = torch.empty(t.deltas.shape)  # float32, and contiguous whatever the deltas are
-    for delta, stays, factor, row in zip(t.deltas, t.once(mask), factors, found, strict=True):
-        masked(_flat(delta), _flat(stays), factor, _flat(row))
-    return found
+
+def _kept(t: TensorStack, mask: partial[Tensor], rescale: str) -> Kept:
+    """Each expert's change where `mask` is true; with `rescale: l1` by the factor that gives it the L1 norm that the
+    expert's change to the tensor had before."""
+    factors = t.once(partial(_l1_factors, mask=mask), "tensor") if rescale == "l1" else [1.0] * len(t.experts)
+    origin, models = t.operands
+    return Kept(origin, models, t.once(mask), factors)
 
 
 def _l1_factors(t: TensorStack, *, mask: partial[Tensor]) -> list[float]:
@@ -216,7 +269,11 @@ def _l1_norms(t: TensorStack, *, mask: partial[Tensor]) -> Tensor:
     """float64 (2, experts): before and after `mask`."""
     import torch
 
+    from mixmerge.checkpoint.kernels import raw, raws
+
     from ._merge_kernels import norms
 
-    found = [norms(_flat(delta), _flat(stays)) for delta, stays in zip(t.deltas, t.once(mask), strict=True)]
+    origin, models = t.operands
+    start = raw(origin)
+    found = [norms(start, one, _flat(stays)) for one, stays in zip(raws(models), t.once(mask), strict=True)]
     return torch.tensor(found, dtype=torch.float64).T

@@ -1,8 +1,7 @@
 """The built-in merge methods, as published, with mergekit's defaults; what deviates from either is named.
 
 All compute in float32 from whatever is stored, and the result is rounded once, when it is written. Each delta (expert
-minus base) is first thinned out by `prepare`, which does not look at the weights, and the thinned deltas are then
-combined:
+minus base) is thinned out by a mask, which does not look at the weights, and what it leaves is combined:
 
     linear        no thinning                                      weighted mean
     ties          trim: the largest magnitudes stay                sign election
@@ -11,15 +10,15 @@ combined:
     della_linear  prune: by chance, large magnitudes more often    weighted sum
     della         prune                                            sign election
 
-Random masks come from `t.draws(i)` alone: they depend on the step's seed, the expert's place and the tensor's name, and
-every weight of a sweep sees the same mask. mergekit draws them from one global seed instead. Probabilities are taken to
-the nearest multiple of 1/65536.
+The points of a sweep share masks (`t.once`) and not thinned deltas (`prepare`): the loop that combines subtracts and
+masks as it goes, from what is stored. Random masks come from `t.draws(i)` alone: they depend on the step's seed, the
+expert's place and the tensor's name, and every weight of a sweep sees the same mask. mergekit draws them from one
+global seed instead. Probabilities are taken to the nearest multiple of 1/65536.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -50,63 +49,28 @@ def linear(t: TensorStack, /, *, normalize: bool = True) -> Tensor:
 
     Deviation from mergekit: weights that sum to zero are an error and not a division by zero.
     """
-    from mixmerge.checkpoint.kernels import raw
+    from mixmerge.checkpoint.kernels import raws
 
     from ._merge_kernels import averaged
 
-    experts = t.expert_weights
-    if len({expert.dtype for expert in experts}) > 1:
-        experts = tuple(expert.float() for expert in experts)
     found, out = _result(t)
     share = 1.0 if normalize else float(t.weights.sum())
-    averaged(tuple(map(raw, experts)), _weights(t, 1 / _total(t) if normalize else 1.0), share, out)
+    averaged(raws(t.expert_weights), _weights(t, 1 / _total(t) if normalize else 1.0), share, out)
     return found
 
 
+@merger(name="ties", version="4", source="arXiv:2306.01708, section 4; mergekit `ties`", files=config_file)
 @rowwise
-def trim(
-    t: TensorStack, /, *, density: Density, rescale: Literal["l1", "none"] = "none", per: thinning.Per = "tensor"
+def ties(
+    t: TensorStack,
+    /,
+    *,
+    density: Density,
+    rescale: Literal["l1", "none"] = "none",
+    per: thinning.Per = "tensor",
+    normalize: bool = True,
+    scale: float = 1.0,
 ) -> Tensor:
-    """Keep the `density` of each delta's values with the largest magnitude, at least one; float32 (experts, *shape).
-
-    Of values equal to the smallest that stays, every so manyth stays, evenly spread in memory order.
-    """
-    mask = partial(thinning.largest, density=thinning.each(density, len(t.deltas)), per=per)
-    return thinning.kept(t, mask, rescale)
-
-
-@rowwise
-def drop(t: TensorStack, /, *, density: Density, rescale: Rescale = "l1") -> Tensor:
-    """Keep each value of each delta with probability `density`, then rescale; float32 (experts, *shape)."""
-    import torch
-
-    shares = thinning.each(density, len(t.deltas))
-    found = thinning.kept(t, partial(thinning.by_chance, density=shares), rescale)
-    if rescale == "density":
-        found /= torch.tensor(shares).reshape(t.weights.shape)
-    return found
-
-
-@rowwise
-def prune(t: TensorStack, /, *, density: Density, epsilon: Epsilon = 0.15, rescale: Rescale = "l1") -> Tensor:
-    """Keep values by chance, those of large magnitude more often, then rescale; float32 (experts, *shape).
-
-    Within each row (index along dimension 1; a vector is one row) the smallest magnitude stays with probability
-    density - epsilon, the largest with density + epsilon, the ranks between them evenly spaced. Magnitudes are
-    compared to nine significant bits; equal ones are ranked from the left in even rows, from the right in odd ones.
-    """
-    shares, spreads = (thinning.each(value, len(t.deltas)) for value in (density, epsilon))
-    found = thinning.kept(t, partial(thinning.by_rank, density=shares, epsilon=spreads), rescale)
-    if rescale == "density":
-        found /= thinning.chances(t, density=shares, epsilon=spreads)
-    return found
-
-
-@merger(
-    name="ties", version="3", source="arXiv:2306.01708, section 4; mergekit `ties`", prepare=trim, files=config_file
-)
-@rowwise
-def ties(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Tensor:
     """TIES: trim each change to its largest values, elect a sign for each weight, average what agrees with it.
 
     density    fraction of the change that is kept, by magnitude; one for all experts, or a list in their order.
@@ -122,18 +86,25 @@ def ties(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Te
     that stay are spread evenly in memory order; mergekit leaves it to an unstable sort. Deviations from the paper, as
     in mergekit: experts have weights, and an exact tie of the election counts as positive.
     """
-    return _elected(t, normalize, scale)
+    return _elected(t, thinning.trimmed(t, density, rescale, per), normalize, scale)
 
 
 @merger(
     name="dare_linear",
-    version="4",
+    version="5",
     source="arXiv:2311.03099, section 3; mergekit `dare_linear`",
-    prepare=drop,
     files=config_file,
 )
 @rowwise
-def dare_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.0) -> Tensor:
+def dare_linear(
+    t: TensorStack,
+    /,
+    *,
+    density: Density,
+    rescale: Rescale = "l1",
+    normalize: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
     """DARE with task arithmetic: drop values of each change at random, rescale the rest, add them up weighted.
 
     density    probability with which a value stays (1 minus the paper's drop rate), one for all experts or a list in
@@ -143,18 +114,25 @@ def dare_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.
     normalize  divide by the sum of the weights; without it, as in mergekit, that sum scales the change
     scale      factor on the merged change ("lambda" in mergekit)
     """
-    return _summed(t, normalize, scale)
+    return _summed(t, thinning.dropped(t, density, rescale), normalize, scale)
 
 
 @merger(
     name="dare_ties",
-    version="4",
+    version="5",
     source="arXiv:2311.03099, section 3; mergekit `dare_ties`",
-    prepare=drop,
     files=config_file,
 )
 @rowwise
-def dare_ties(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.0) -> Tensor:
+def dare_ties(
+    t: TensorStack,
+    /,
+    *,
+    density: Density,
+    rescale: Rescale = "l1",
+    normalize: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
     """DARE with the sign election of TIES: drop at random, rescale, elect a sign, add up what agrees with it.
 
     density    probability with which a value stays (1 minus the paper's drop rate), one for all experts or a list in
@@ -163,7 +141,7 @@ def dare_ties(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.0)
     normalize  divide by the weights of the experts that agree; mergekit does not for this method
     scale      factor on the merged change ("lambda" in mergekit)
     """
-    return _elected(t, normalize, scale)
+    return _elected(t, thinning.dropped(t, density, rescale), normalize, scale)
 
 
 def _within(*, density: Any, epsilon: Any, **_: object) -> str:
@@ -178,14 +156,22 @@ def _within(*, density: Any, epsilon: Any, **_: object) -> str:
 
 @merger(
     name="della",
-    version="4",
+    version="5",
     source="arXiv:2406.11617, section 3; mergekit `della`",
-    prepare=prune,
     check=_within,
     files=config_file,
 )
 @rowwise
-def della(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> Tensor:
+def della(
+    t: TensorStack,
+    /,
+    *,
+    density: Density,
+    epsilon: Epsilon = 0.15,
+    rescale: Rescale = "l1",
+    normalize: bool = True,
+    scale: float = 1.0,
+) -> Tensor:
     """DELLA: drop values at random, small ones more often, rescale, elect a sign, average what agrees with it.
 
     density    mean probability with which a value stays (1 minus the paper's drop rate p), one for all experts or a
@@ -202,51 +188,57 @@ def della(t: TensorStack, /, *, normalize: bool = True, scale: float = 1.0) -> T
     from mergekit: density 1 is refused rather than a silent no-op, and a row of one value stays with probability
     density (mergekit divides by zero).
     """
-    return _elected(t, normalize, scale)
+    return _elected(t, thinning.pruned(t, density, epsilon, rescale), normalize, scale)
 
 
 @merger(
     name="della_linear",
-    version="4",
+    version="5",
     source="arXiv:2406.11617, section 3; mergekit `della_linear`",
-    prepare=prune,
     check=_within,
     files=config_file,
 )
 @rowwise
-def della_linear(t: TensorStack, /, *, normalize: bool = False, scale: float = 1.0) -> Tensor:
+def della_linear(
+    t: TensorStack,
+    /,
+    *,
+    density: Density,
+    epsilon: Epsilon = 0.15,
+    rescale: Rescale = "l1",
+    normalize: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
     """DELLA without the sign election: drop at random, small values more often, rescale, add up weighted.
 
     density, epsilon, rescale  as for della
     normalize  divide by the sum of the weights; without it, as in mergekit, that sum scales the change
     scale      factor on the merged change ("lambda" in mergekit)
     """
-    return _summed(t, normalize, scale)
+    return _summed(t, thinning.pruned(t, density, epsilon, rescale), normalize, scale)
 
 
-def _summed(t: TensorStack, normalize: bool, scale: float) -> Tensor:
-    from mixmerge.checkpoint.kernels import raw
-
+def _summed(t: TensorStack, changes: thinning.Kept, normalize: bool, scale: float) -> Tensor:
     from ._merge_kernels import summed
 
     found, out = _result(t)
-    base = raw(t.stored[0] if t.stored else t.base.contiguous())  # as it is stored: it need not become float32 first
-    deltas = t.deltas.contiguous().reshape(len(t.deltas), -1).numpy()
-    summed(base, deltas, _weights(t, scale / _total(t) if normalize else scale), out)
+    summed(_base(t), changes.raw, _weights(t, scale / _total(t) if normalize else scale), out)
     return found
 
 
-def _elected(t: TensorStack, normalize: bool, scale: float) -> Tensor:
+def _elected(t: TensorStack, changes: thinning.Kept, normalize: bool, scale: float) -> Tensor:
     from ._merge_kernels import elected
 
     found, out = _result(t)
-    elected(*_flat(t), _weights(t), normalize, scale, out)
+    elected(_base(t), changes.raw, _weights(t), normalize, scale, out)
     return found
 
 
-def _flat(t: TensorStack) -> tuple[Any, Any]:
-    """Base and deltas for compiled loops."""
-    return t.base.contiguous().reshape(-1).numpy(), t.deltas.contiguous().reshape(len(t.deltas), -1).numpy()
+def _base(t: TensorStack) -> Any:
+    """For compiled loops; as it is stored, since it need not become float32 first."""
+    from mixmerge.checkpoint.kernels import raw
+
+    return raw(t.stored[0] if t.stored else t.base)
 
 
 def _weights(t: TensorStack, factor: float = 1.0) -> Any:

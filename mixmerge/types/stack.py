@@ -69,6 +69,17 @@ class TensorStack:
         have there; otherwise base + deltas in float32."""
         return tuple(self.base + delta for delta in self.deltas)
 
+    @property
+    def operands(self) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """(origin, models), (*shape) each: models[i] - origin, taken in float32, is deltas[i].
+
+        Base and experts as they are stored, so that a loop which subtracts as it goes needs no deltas made; zeros and
+        `deltas` where these are not what is stored.
+        """
+        import torch
+
+        return torch.zeros(self.shape), tuple(self.deltas)
+
     def generator(self, expert: int) -> torch.Generator:
         """A CPU random generator for one expert's part of this tensor: the same in any order, thread or machine.
 

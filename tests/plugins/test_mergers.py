@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -42,13 +43,9 @@ def graded(weights: Sequence[float] = (0.3, 0.7), rows: int = 24, width: int = 4
 
 
 def run(component: Component, t: TensorStack, **given: Any) -> torch.Tensor:
-    """What the core does: prepare, then merge, with defaults filled in and everything validated."""
+    """What the core does: merge, with defaults filled in and everything validated."""
     assert component.problems(given) == []
-    values = component.complete(given)
-    if component.prepare:
-        first = {name: values.pop(name) for name in component.prepare_parameters}
-        t = t.with_deltas(component.prepare(t, **first))
-    result = component.function(t, **values)
+    result = component.function(t, **component.complete(given))
     assert isinstance(result, torch.Tensor)
     return result
 
@@ -171,9 +168,22 @@ def test_ties_by_hand(weights: tuple[float, float]) -> None:
     np.testing.assert_allclose(run(mergers.ties, t, density=kept, scale=0.8), expected, rtol=1e-5, atol=1e-7)
 
 
+def settings(component: Component) -> dict[str, Any]:
+    return {"density": 0.5} if "density" in component.parameters else {}
+
+
+def left(component: Component, t: TensorStack, **given: Any) -> torch.Tensor:
+    """What a method leaves of each expert's change: with the others' weights at zero, it is what is added."""
+    found = []
+    bare = replace(t, base=torch.zeros_like(t.base))
+    for weights in torch.eye(len(t.experts)):
+        alone = replace(bare, weights=weights.reshape(t.weights.shape))
+        found.append(run(component, alone, normalize=False, **given))
+    return torch.stack(found)
+
+
 def mask_of(component: Component, t: TensorStack, **given: Any) -> np.ndarray:
-    assert component.prepare is not None
-    return np.asarray(component.prepare(t, rescale="none", **given) != 0)
+    return np.asarray(left(component, t, rescale="none", **given) != 0)
 
 
 def test_dare_by_hand() -> None:
@@ -204,8 +214,7 @@ def test_della_by_hand() -> None:
 @pytest.mark.parametrize("component", [mergers.dare_linear, mergers.della])
 def test_l1_rescaling_keeps_the_l1_norm(component: Component) -> None:
     t = stack()
-    assert component.prepare is not None
-    kept = wide(component.prepare(t, density=0.5))
+    kept = wide(left(component, t, density=0.5))
     for before, after in zip(wide(t.deltas), kept, strict=True):
         assert np.abs(after).sum() == pytest.approx(np.abs(before).sum(), rel=1e-6)
         assert 0 < (after == 0).sum() < after.size
@@ -254,7 +263,7 @@ def test_a_mask_depends_on_seed_place_and_name_alone(component: Component) -> No
 def test_of_equal_magnitudes_those_that_stay_are_spread_evenly() -> None:
     deltas = torch.tensor([[9.0, 1.0, -1.0, 1.0, 0.0, 1.0, -1.0, 1.0, 9.0, 0.0]])
     t = TensorStack("w", torch.zeros(10), deltas, torch.ones(1, 1), ("e",))
-    kept = mergers.trim(t, density=0.5)  # both nines, and three of the six ones: every second
+    kept = left(mergers.ties, t, density=0.5)  # both nines, and three of the six ones: every second
     assert kept.tolist() == [[9.0, 1.0, 0.0, 1.0, 0.0, 0.0, -1.0, 0.0, 9.0, 0.0]]
 
 
@@ -289,13 +298,13 @@ def test_nothing_moves_when_the_experts_are_the_base() -> None:
     t = stack()
     still = t.with_deltas(torch.zeros_like(t.deltas))
     for component in ALL:
-        given = {"density": 0.5} if component.prepare else {}
+        given = settings(component)
         assert torch.equal(run(component, still, **given), t.base)
 
 
 def test_a_row_of_one_value_and_an_empty_tensor() -> None:
     for component in ALL:
-        given = {"density": 0.5} if component.prepare else {}
+        given = settings(component)
         assert torch.isfinite(run(component, stack((5, 1)), **given)).all()
         assert run(component, stack((0, 4)), **given).shape == (0, 4)
 
@@ -305,7 +314,7 @@ def test_a_row_of_one_value_and_an_empty_tensor() -> None:
 
 @pytest.mark.parametrize("component", [mergers.linear, mergers.dare_linear, mergers.della_linear])
 def test_weights_that_sum_to_zero_cannot_be_normalised(component: Component) -> None:
-    given: dict[str, Any] = {"density": 0.5} if component.prepare else {}
+    given: dict[str, Any] = settings(component)
     with pytest.raises(CheckpointError, match=r"the weights 0\.5, -0\.5 sum to zero"):
         run(component, stack(weights=(0.5, -0.5)), normalize=True, **given)
     assert torch.isfinite(run(component, stack(weights=(0.5, -0.5)), normalize=False, **given)).all()
@@ -334,14 +343,13 @@ def test_every_method_says_where_it_comes_from() -> None:
     assert [component.name for component in hook()] == [component.name for component in ALL]
     for component in ALL:
         assert component.source.startswith("arXiv:")
-        documented = (component.function.__doc__ or "") + (component.prepare.__doc__ or "" if component.prepare else "")
-        assert all(name in documented for name in component.parameters)
+        assert all(name in (component.function.__doc__ or "") for name in component.parameters)
 
 
 @pytest.mark.parametrize("component", ALL, ids=lambda component: component.name)
 def test_memory_in_another_order_gives_the_same(component: Component) -> None:
     t = stack()
-    given: dict[str, Any] = {"density": 0.5} if component.prepare else {}
+    given: dict[str, Any] = settings(component)
     turned = t.with_deltas(t.deltas.transpose(1, 2).contiguous().transpose(1, 2))
     assert not turned.deltas.is_contiguous()
     assert torch.equal(run(component, turned, **given), run(component, t.with_deltas(t.deltas), **given))
