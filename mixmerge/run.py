@@ -106,21 +106,32 @@ def summary(plan: Plan, store: Store) -> Iterator[str]:
 
 
 def _missing(plan: Plan, store: Store) -> list[Step]:
-    """Steps to run: those that are not done, and done ones whose payload is gone and needed again."""
+    """Steps to run: those that are not done, and done ones that are needed again and whose payload is gone, or lies
+    elsewhere now."""
     wanted: dict[str, Step] = {}
 
-    def want(step_id: str) -> None:
-        step = plan.steps[step_id]
-        if step_id in wanted or (not is_virtual(step) and store.record(step_id)):
+    def want(step_id: str, needed: bool) -> None:
+        step, record = plan.steps[step_id], store.record(step_id)
+        done = record is not None and not (needed and _is_elsewhere(step, record))
+        if step_id in wanted or (done and not is_virtual(step)):
             return
         for ids in step.inputs.values():
-            for needed in ids:
-                want(needed)
+            for other in ids:
+                want(other, needed=True)
         wanted[step_id] = step
 
     for step in plan.runnable:
-        want(step.id)
+        want(step.id, needed=False)
     return [step for step in wanted.values() if not is_virtual(step)]
+
+
+def _is_elsewhere(step: Step, record: Record) -> bool:
+    """Whether a model that is used where it lies has moved since: a directory, or the cache it was fetched into."""
+    was = record.outcome.get("path") if step.kind == "source" else None
+    if not was:
+        return False
+    here = sources.local_directory(step.content["source"])
+    return str(here.absolute()) != was if here else not Path(was).is_dir()
 
 
 class _Scheduler:
@@ -177,6 +188,7 @@ class _Scheduler:
         error = future.exception()
         if error is not None and not isinstance(error, MixmergeError):
             raise error
+        self.store.forget(step.id)
         record = self.store.record(step.id) if error is None else None
         if record is None:
             self.failed[step.id] = self.store.failure(step.id) or str(error)

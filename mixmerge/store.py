@@ -114,6 +114,10 @@ class Store:
         self._whole[step_id] = record
         return record
 
+    def forget(self, step_id: str) -> None:
+        """Read its record anew: another process may have done the step again."""
+        self._whole.pop(step_id, None)
+
     def failure(self, step_id: str) -> str:
         """Why a step failed the last time; "" when it did not."""
         path = self.work(step_id) / "failed.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import mixmerge
@@ -106,3 +107,10 @@ def test_importing_mixmerge_imports_nothing_heavy() -> None:
     code = "import sys, mixmerge.cli; print(sorted({'torch', 'numpy', 'transformers', 'pydantic'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    listed = set(settings["tool"]["setuptools"]["packages"]) - {"mixmerge.tasks", "mixmerge.recipes"}
+    folders = {file.parent.relative_to(PACKAGE.parent) for file in PACKAGE.rglob("__init__.py")}
+    assert listed == {".".join(folder.parts) for folder in folders}

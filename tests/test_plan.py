@@ -88,6 +88,19 @@ def test_an_adapter_counts_by_its_bytes_alone(plan: Plan, toy_recipe: Path, regi
     assert ids(build(load(toy_recipe, registry)), "source") != ids(named, "source")
 
 
+def test_a_model_counts_by_what_it_holds(plan: Plan, toy_recipe: Path, registry: Registry, tmp_path: Path) -> None:
+    base = yaml.safe_load(toy_recipe.read_text())["base"]["model"]
+    shutil.copytree(base, tmp_path / "copy")
+    moved = changed(toy_recipe, registry, base, str(tmp_path / "copy"))
+    for kind in ("source", "train", "merge", "evaluate"):
+        assert ids(moved, kind) == ids(plan, kind)
+    (tmp_path / "copy" / "README.md").write_text("what it is good for")
+    assert ids(build(load(toy_recipe, registry)), "source") == ids(plan, "source")
+    config = tmp_path / "copy" / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("{", '{"chat_template": "another",', 1))
+    assert not ids(build(load(toy_recipe, registry)), "train") & ids(plan, "train")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "kept", "new_kinds"),
     [

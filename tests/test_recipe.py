@@ -185,6 +185,19 @@ def _spoil(folder: Path, how: str) -> None:
         weights.write_bytes(weights.read_bytes()[:-100])
 
 
+def test_a_model_that_is_given_twice_is_an_error(
+    toy_recipe: Path, registry: Registry, tiny_model_dir: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = tiny_model_dir(seed=1)
+    (tmp_path / "other").symlink_to(one)
+    for again in (one, f"path:{one}/", tmp_path / "other"):
+        models = f"models:\n  a: {{model: {one}}}\n  b: {{model: '{again}'}}\ntrain:\n"
+        before = toy_recipe.read_text()
+        text = problems(toy_recipe, registry, "train:\n", models)
+        assert f"{toy_recipe}:8: models.b is the same model as models.a" in text
+        toy_recipe.write_text(before)
+
+
 @pytest.mark.parametrize(
     ("how", "what"),
     [

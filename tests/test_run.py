@@ -115,6 +115,31 @@ def test_a_payload_that_was_dropped_is_made_again_only_when_it_is_needed(
     ]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_that_moves_is_read_where_it_is_now(
+    toy_recipe: Path, mixmerge: Cli, tmp_path: Path, again: bool
+) -> None:
+    """What is done stays done, and what is new finds the model, whatever became of the first place. Only the report,
+    which says where the model lies, is made again."""
+    base = Path(yaml.safe_load(toy_recipe.read_text())["base"]["model"])
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(base, first)
+    edit(toy_recipe, str(base), str(first))
+    counter = tmp_path / "counter"
+    assert run(mixmerge, toy_recipe, env={"TOY_COUNTER": str(counter)}).returncode == 0
+    shutil.copytree(first, second)
+    for file in first.glob("*"):
+        file.write_text("gone bad")
+    edit(toy_recipe, str(first), str(second))
+    if again:
+        edit(toy_recipe, "[0.7, 0.3]", "[0.8, 0.2]")
+    done = run(mixmerge, toy_recipe, env={"TOY_COUNTER": str(counter)})
+    assert done.returncode == 0, done.stderr
+    assert counter.read_text().count("train") == 3
+    kinds = {line.split()[2] for line in done.stderr.splitlines() if " start " in line}
+    assert kinds == ({"fetch", "score", "advise:", "report:"} if again else {"advise:", "report:"})
+
+
 def test_a_failed_step_keeps_its_log_and_the_rest_goes_on(toy_recipe: Path, mixmerge: Cli) -> None:
     edit(toy_recipe, "trainer: {toy_train: {step: 0.1}}", "trainer: {toy_train: {step: 0.1, fail: true}}")
     done = run(mixmerge, toy_recipe)
@@ -271,7 +296,7 @@ def test_licences_reach_every_card_and_the_report(toy_recipe: Path, mixmerge: Cl
         ("sum", "unknown", 20),
     ]
     toy_recipe.write_text(
-        f"base: {{model: {kept}}}\nmodels:\n  one: {{model: {kept}}}\n  two: {{model: {kept}}}\nmerge:\n  again:\n"
+        f"base: {{model: {kept}}}\nmodels:\n  one: {{model: {kept}}}\n  two: {{model: {kept.parent / 'sum_expert'}}}\nmerge:\n  again:\n"
         "    experts: [one, two]\n    weights: [0.5, 0.5]\n    method: linear\n    keep: all\n"
         "eval: {evaluator: toy_eval, report_on: [gen_test]}\nreport: [markdown]\n"
     )

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,7 @@ from mixmerge.sources import (
     DataSpec,
     check_data,
     data_pins,
+    digests,
     docstrings,
     installed,
     list_pipelines,
@@ -460,6 +462,49 @@ def test_a_directory_is_used_where_it_is(tiny_model_dir: Callable[..., Path], tm
     assert (found.path, found.label) == (path, path.name)
     assert found.pins == model_pins(str(path))
     assert found.pins != model_pins(str(tiny_model_dir(seed=1)))
+
+
+def test_large_weights_are_read_once_and_again_when_they_change(
+    tiny_model_dir: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXMERGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "_LARGE_BYTES", 10_000)
+    read: list[str] = []
+    really = digests._read
+    monkeypatch.setattr(digests, "_read", lambda file, *more: (read.append(file.name), really(file, *more))[1])
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir(seed=0), model)
+    weights = model / "model.safetensors"
+    first = model_pins(str(model))
+    assert weights.name in read
+    read.clear()
+    assert model_pins(str(model)) == first
+    assert "config.json" in read
+    assert weights.name not in read
+    before, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)  # as long as before, and with the same time of change
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert model_pins(str(model)) != first
+    lines = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in model.iterdir()}
+    lines = {name: digest for name, digest in lines.items() if name != "README.md"}
+    listed = "".join(f"{lines[name]} {name}\n" for name in sorted(lines))
+    assert model_pins(str(model)) == {"sha256": hashlib.sha256(listed.encode()).hexdigest()}
+
+
+def test_notes_that_cannot_be_kept_or_read_do_no_harm(
+    tiny_model_dir: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(tiny_model_dir(seed=0))
+    expected = model_pins(model)
+    monkeypatch.setattr(digests, "_LARGE_BYTES", 0)
+    (tmp_path / "file").touch()
+    for cache in (tmp_path / "file", tmp_path / "cache"):
+        monkeypatch.setenv("MIXMERGE_CACHE", str(cache))
+        assert model_pins(model) == expected
+    for note in (tmp_path / "cache" / "digests").iterdir():
+        note.write_text("{")
+    assert model_pins(model) == expected
 
 
 def test_bad_model_sources_are_named(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import TESTS
 
-from mixmerge import PluginError
+from mixmerge import PluginError, sources
 from mixmerge.registry import Registry
 from mixmerge.store import Store
 from mixmerge.types import Step, content_id
@@ -73,7 +73,10 @@ def test_shares_by_examples(store: Store, registry: Registry) -> None:
 def test_shares_by_tokens(store: Store, registry: Registry, tiny_model_dir: Callable[..., Path]) -> None:
     from transformers import AutoTokenizer
 
-    base = Step("base", "source", "fetch base", content={"source": str(tiny_model_dir(seed=0)), "revision": None})
+    model = str(tiny_model_dir(seed=0))
+    base = Step(
+        "base", "source", "fetch base", content={"source": model, "revision": None}, pins=sources.model_pins(model)
+    )
     store.put_spec(base)
     perform(base, store, registry)
     rows = mix(store, registry, shares=[0.5, 0.5], unit="tokens")

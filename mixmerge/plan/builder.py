@@ -78,11 +78,11 @@ class Builder:
 
     def source(self, name: str, source: str, revision: str | None, base: str) -> str:
         pins = dict(sources.model_pins(source, revision))
-        content = {"source": source, "revision": revision}
+        content: dict[str, Any] = {"source": source, "revision": revision}
         inputs = {"base": (base,)} if base else {}
-        # What comes of an adapter lies in the store, so it does not matter where that was; a model is used where it is.
         path = sources.local_directory(source)
-        matters = {"adapter": True} if path and sources.is_adapter(path) else content
+        # Of a directory the pins tell what is in it, and where it lies does not matter.
+        matters = {"adapter": path and sources.is_adapter(path)} if sources.is_directory(source) else content
         return self.step("source", f"fetch {name}", content=content, matters=matters, pins=pins, inputs=inputs)
 
     def dataset(self, name: str) -> str:

