@@ -296,7 +296,8 @@ def test_licences_reach_every_card_and_the_report(toy_recipe: Path, mixmerge: Cl
         ("sum", "unknown", 20),
     ]
     toy_recipe.write_text(
-        f"base: {{model: {kept}}}\nmodels:\n  one: {{model: {kept}}}\n  two: {{model: {kept.parent / 'sum_expert'}}}\nmerge:\n  again:\n"
+        f"base: {{model: {kept}}}\nmodels:\n  one: {{model: {kept}}}\n  two: {{model: {kept.parent}/sum_expert}}\n"
+        "merge:\n  again:\n"
         "    experts: [one, two]\n    weights: [0.5, 0.5]\n    method: linear\n    keep: all\n"
         "eval: {evaluator: toy_eval, report_on: [gen_test]}\nreport: [markdown]\n"
     )
