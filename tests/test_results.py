@@ -80,6 +80,12 @@ def test_objective_is_the_mean_relative_change_against_each_tasks_best_expert() 
 def test_objective_against_zero_is_the_absolute_change_and_without_experts_the_base_counts() -> None:
     zero = [row("gen", "code", 0.0), row("m", "code", 0.25)]
     assert objective(zero, "m", ["code"]) == pytest.approx(25.0)
+    smoothed = [row("gen", "code", 1e-77), row("m", "code", 0.25)]  # sacrebleu's BLEU of texts that share no word
+    assert objective(smoothed, "m", ["code"]) == pytest.approx(25.0)
+    scored = [sampled("gen", "code", [1e-77] * 4), sampled("mixed", "code", [0.2, 0.3, 0.2, 0.3])]
+    found = compare_average(Results("t", scored, [GEN, MIXED]), "mixed", "gen", ["code"])
+    assert found is not None
+    assert found.difference == pytest.approx(25.0)
     no_experts = [row("base", "code", 0.5), row("m", "code", 0.6)]
     assert objective(no_experts, "m", ["code"]) == pytest.approx(20.0)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..types import Results, Row, content_id
 from .methods import best_mixture, winner_of
 from .paired import NORMAL_FROM_SAMPLES
-from .rows import experts_of, find_row, objective, reference_row
+from .rows import experts_of, find_row, objective, reference_row, relative_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,9 +103,7 @@ def _changes(results: Results, rows: Sequence[Row], experts: Sequence[str]) -> F
 
     first = rows[0]
     reference = reference_row(results.rows, first.task, first.metric, experts)
-    scale = (
-        100 * (1 if first.higher_is_better else -1) / (abs(reference.value) if reference and reference.value else 1.0)
-    )
+    scale = 100 * (1 if first.higher_is_better else -1) / relative_to(reference)
     return scale * np.asarray([row.samples for row in rows], np.float64).T
 
 

@@ -17,7 +17,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from ..types import Results, Row, content_id
-from .rows import experts_of, find_row, reference_row, resolve
+from .rows import experts_of, find_row, reference_row, relative_to, resolve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +119,7 @@ def compare_average(
         if rows is None:
             return None
         reference = reference_row(results.rows, task, rows[0].metric, names)
-        weight = 100 / (abs(reference.value) if reference and reference.value else 1.0) / len(tasks)
+        weight = 100 / relative_to(reference) / len(tasks)
         difference = _differences(*rows) * weight
         draws = draws + _draws(results, a, b, rows[0], difference, resamples)
         observed, n = observed + float(difference.mean()), n + len(difference)
@@ -150,7 +150,7 @@ def compare_unpaired(
             return None
         first, second = found
         reference = reference_row(results.rows, task, first.metric, names)
-        weight = 100 / (abs(reference.value) if reference and reference.value else 1.0) / len(tasks)
+        weight = 100 / relative_to(reference) / len(tasks)
         difference += weight * (1 if first.higher_is_better else -1) * (first.value - second.value)
         total += first.n
         if first.stderr is None or second.stderr is None:

@@ -9,6 +9,7 @@ from ..errors import MixmergeError
 from ..types import Model, Results, Row
 
 EXPERTS = "experts (each on its own task)"
+_ZERO = 1e-12
 
 
 class _Index:
@@ -114,9 +115,15 @@ def gain_kept(results: Results, model: str, task: str) -> float | None:
 
 def relative_change(row: Row, reference: Row | None) -> float:
     """In percent, positive is better; 100 x the absolute change where the reference is zero or missing."""
-    against = reference.value if reference else 0.0
     sign = 1 if row.higher_is_better else -1
-    return 100 * sign * (row.value - against) / (abs(against) or 1.0)
+    return 100 * sign * (row.value - (reference.value if reference else 0.0)) / relative_to(reference)
+
+
+def relative_to(reference: Row | None) -> float:
+    """The size that a relative change is measured by; 1 where the reference is zero or missing. BLEU's 1e-77 of texts
+    that share no word is zero."""
+    size = abs(reference.value) if reference else 0.0
+    return 1.0 if size < _ZERO else size
 
 
 def reference_row(rows: Sequence[Row], task: str, metric: str, experts: Sequence[str]) -> Row | None:
