@@ -40,8 +40,9 @@ class Parameter:
                 value
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            return f"{first['msg'][:1].lower()}{first['msg'][1:]}, not {value!r}"
+            worst = max(error.errors(), key=lambda one: len(one["loc"]))  # of alternatives the one that fits furthest
+            within = "" if worst["input"] is value else f" in {value!r}"
+            return f"{worst['msg'][:1].lower()}{worst['msg'][1:]}, not {worst['input']!r}{within}"
         return ""
 
     @property
@@ -58,6 +59,7 @@ class Component:
     finish   diagnostics: turns the sums of a group of tensors into measurements
     totals   diagnostics: what the function will ask `t.total` for; one pass over a tensor then serves all diagnostics
     check    given all parameters by keyword, returns what is wrong with their combination, or ""
+    fits     mergers: as `check`, given the weights too (one for each expert) by position
     pins     evaluators: what each task consists of, for a step's identity; see `hookspecs`
     tasks    evaluators: the tasks that come with it, as (name, one line about it)
     contents evaluators: the documents of tasks, for the contamination gate; see `hookspecs`
@@ -76,6 +78,7 @@ class Component:
     finish: Callable[..., Any] | None = None
     totals: Sequence[Callable[..., Any]] = ()
     check: Callable[..., str] | None = None
+    fits: Callable[..., str] | None = None
     pins: Callable[..., Mapping[str, str]] | None = None
     tasks: Callable[[], Sequence[tuple[str, str]]] | None = None
     contents: Callable[..., Mapping[str, Sequence[Document] | str]] | None = None

@@ -17,7 +17,12 @@ Signatures, by kind (`/` ends the positional part):
                        makes the built-in ones quick; `t.total`, `t.before`, `t.once` and `t.draws` tell it of the rest.
                        A statistic of `t.total` is a function of the module or a functools.partial of one, no lambda.
                        t.base and t.deltas are computed, and t.stored is read, only when they are asked for; a compiled
-                       loop that takes t.operands needs no deltas
+                       loop that takes t.operands needs no deltas. `help(mixmerge.TensorStack)` has them all:
+                         t.total(f), t.before(f)   the sum of f(part) over a tensor's parts, over those before this
+                         t.once(f)                 f(part), computed once for all points of a sweep: a mask, say
+                         t.draws(i)                uint16 (*shape), a random number for each element, the same for all
+                         t.chosen(i, probability)  bool (*shape), from such numbers
+                         t.operands                (origin, models): the tensors that t.deltas are differences of
     checkpoint_merger  merge(base: Checkpoint, experts: Sequence[Checkpoint], weights: Sequence[float], out: Path,
                        seed: int, /, *, …) -> None
     evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …)

@@ -7,6 +7,7 @@ depends on it is left out, and the rest goes on.
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +72,7 @@ def run(recipe: Recipe, registry: Registry, store: Store, home: Path, connect: C
         pool: Pool | None = None
         while True:
             plan = build(recipe, decisions)
-            missing = _missing(plan, store)
+            missing = to_do(plan, store)
             if missing:
                 _check_space(plan, missing, store)
                 pool = pool or stack.enter_context(connect())
@@ -105,14 +106,14 @@ def summary(plan: Plan, store: Store) -> Iterator[str]:
     yield from (f"{what}: {count}" for what, count in tally(found))
 
 
-def _missing(plan: Plan, store: Store) -> list[Step]:
+def to_do(plan: Plan, store: Store) -> list[Step]:
     """Steps to run: those that are not done, and done ones that are needed again and whose payload is gone, or lies
     elsewhere now."""
     wanted: dict[str, Step] = {}
 
     def want(step_id: str, needed: bool) -> None:
         step, record = plan.steps[step_id], store.record(step_id)
-        done = record is not None and not (needed and _is_elsewhere(step, record))
+        done = record is not None and not _is_elsewhere(step, record, needed)
         if step_id in wanted or (done and not is_virtual(step)):
             return
         for ids in step.inputs.values():
@@ -125,10 +126,11 @@ def _missing(plan: Plan, store: Store) -> list[Step]:
     return [step for step in wanted.values() if not is_virtual(step)]
 
 
-def _is_elsewhere(step: Step, record: Record) -> bool:
-    """Whether a model that is used where it lies has moved since: a directory, or the cache it was fetched into."""
+def _is_elsewhere(step: Step, record: Record, needed: bool) -> bool:
+    """Whether a model that is used where it lies has moved since: a directory, whose place records and cards name; or
+    the cache that it was fetched into, where it is `needed` there."""
     was = record.outcome.get("path") if step.kind == "source" else None
-    if not was:
+    if not was or not (needed or sources.is_directory(step.content["source"])):
         return False
     here = sources.local_directory(step.content["source"])
     return str(here.absolute()) != was if here else not Path(was).is_dir()
@@ -230,7 +232,7 @@ def estimate_bytes(plan: Plan, missing: list[Step], store: Store) -> float | Non
     if parameters is None:
         return None
     written = sum(step.kind in ("train", "export", "merge") for step in missing)
-    to_keep = sum(entry.keep != "none" for entry in plan.recipe.merge.values()) if plan.later else 0
+    to_keep = kept(plan) - len(plan.exports)
     fetched = sum(step.kind == "source" and str(step.content["source"]).startswith("hf:") for step in missing)
     given = [sources.local_directory(step.content["source"]) for step in missing if step.kind == "source"]
     written += sum(path is not None and sources.is_adapter(path) for path in given)
@@ -238,10 +240,19 @@ def estimate_bytes(plan: Plan, missing: list[Step], store: Store) -> float | Non
     return 4.0 * parameters * (written + to_keep + training) + 2.0 * parameters * fetched
 
 
+def kept(plan: Plan) -> int:
+    """How many merges will be written, as far as the plan knows them: those of entries that are not decided, too."""
+    if not plan.later:
+        return len(plan.exports)
+    found = 0
+    for group, entry in plan.recipe.merge.items():
+        methods = [model.method for model in plan.models if model.group == group]
+        found += {"none": 0, "winner": 1, "best_of_each_method": len(set(methods)), "all": len(methods)}[entry.keep]
+    return found
+
+
 def base_parameters(plan: Plan, store: Store) -> float | None:
     """The base's number of parameters: from its record or its files, else from its name (`-7B-`), else None."""
-    import re
-
     if not plan.models:  # recorded results: nothing is held
         return 0.0
     record = store.record(plan.models[0].step)
@@ -259,9 +270,15 @@ def publish(plan: Plan, store: Store, home: Path) -> Path | None:
     report's folder."""
     reports = [step for step in plan.of_kind("report") if store.record(step.id)]
     trained = {model.name: model.train for model in plan.models if model.train}
+    taken: set[str] = set()
     for name, step_id in {**trained, **plan.exports}.items():
         if store.record(step_id):
-            link = home / "models" / name.replace("/", "-").replace(" ", "_").replace(":", "")
+            folder = re.sub(r"[^\w.+-]+", "_", name.replace("/", "-")).strip(
+                "_"
+            )  # nothing that a shell or a list splits
+            folder += f"_{step_id[:6]}" if folder in taken else ""
+            taken.add(folder)
+            link = home / "models" / folder
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to(store.path(step_id))

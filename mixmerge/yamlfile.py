@@ -91,3 +91,11 @@ def _walk(node: yaml.Node, at: Path_, file: Path, lines: dict[Path_, int], probl
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _walk(value, (*at, index), file, lines, problems)
+
+
+def has_key(path: Path, *keys: str) -> bool:
+    """Whether a file that need not be right has one of these keys at its top."""
+    try:
+        return bool(re.search(rf"^({'|'.join(keys)})\s*:", path.read_text("utf-8"), re.MULTILINE))
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -624,3 +624,31 @@ def test_measure_sums_over_groups_in_one_pass(trio: tuple[Path, ...]) -> None:
             for i, weight in enumerate(weights)
         )
         assert one.value == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_a_merge_is_measured_as_it_is_written(trio: tuple[Path, ...], tmp_path: Path) -> None:
+    for path in trio:
+        short = {name: tensor.bfloat16() for name, tensor in load_file(path / "model.safetensors").items()}
+        folder = tmp_path / "short" / path.name
+        shutil.copytree(path, folder)
+        save_file(short, folder / "model.safetensors", {"format": "pt"})
+    found = derived(*(tmp_path / "short" / path.name for path in trio), weights=(0.3, 0.4))
+    checkpoint.write(found, tmp_path / "out")
+    written = stored(tmp_path / "out")
+
+    def observe(t: TensorStack) -> Mapping[str, torch.Tensor]:
+        return {"sum": t.deltas.double().reshape(len(t.deltas), -1).abs().sum(1)}
+
+    def finish(sums: Mapping[str, torch.Tensor], models: Sequence[str]) -> list[tuple[str, tuple[str, ...], float]]:
+        return [("total", (model,), float(value)) for model, value in zip(models, sums["sum"], strict=True)]
+
+    models = [Checkpoint("derived", found.path, found.id, found.derivation), written]
+    measured = checkpoint.measure(
+        stored(tmp_path / "short" / trio[0].name), models, [Observer("adder", observe, finish)]
+    )
+    by_group: dict[str, list[float]] = {}
+    for one in measured:
+        by_group.setdefault(one.group, []).append(one.value)
+    assert all(first == second for first, second in by_group.values())
+    files = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(tensor, files[name]) for name, tensor in checkpoint.tensors(found) if name in files)

@@ -196,3 +196,14 @@ def test_report_gives_the_answer_also_after_an_edit_that_changes_nothing(toy_rec
     assert told.startswith(("undecided: ", "mix: ", "merge: "))
     toy_recipe.write_text(f"# a comment\n{toy_recipe.read_text()}")
     assert mixmerge("-p", TOY, "report", toy_recipe).stdout.splitlines()[-1] == told
+
+
+def test_a_recipe_and_a_mergekit_yaml_are_told_apart(toy_recipe: Path, mixmerge: Cli, tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text("merge_method: linear\nmodels: []\n")
+    for arguments, told in (
+        (("check", "c.yml"), "c.yml is a mergekit YAML and no recipe\n  hint: `mixmerge plan c.yml` checks it"),
+        (("merge", toy_recipe, "out"), "is a recipe and no mergekit YAML\n  hint: `mixmerge recipe"),
+    ):
+        done = mixmerge(*arguments)
+        assert done.returncode == 1
+        assert told in done.stderr

@@ -378,7 +378,7 @@ def test_an_adapter_is_what_peft_merges(
     model = Checkpoint("m", Path(models["BASE"]), "m", reading=Reading(adapter=path))
     expected = load_file(path / "merged" / "model.safetensors")
     changed = 0
-    for name, tensor in checkpoint.tensors(model):
+    for name, tensor in checkpoint.tensors(model, rounded=False):
         torch.testing.assert_close(tensor.float(), expected[name], rtol=1e-6, atol=1e-6)
         changed += tensor.dtype == torch.float32
     assert changed == 8  # two weights in each of four layers
@@ -474,3 +474,6 @@ def test_the_command_merges_plans_and_hands_over(mixmerge: Run, models: dict[str
     done = mixmerge("merge", "c.yml", "out")
     assert (done.returncode, done.stdout) == (1, "")
     assert "out: exists already" in done.stderr
+    (tmp_path / "file").touch()
+    done = mixmerge("merge", "c.yml", tmp_path / "file" / "below")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"error: {tmp_path / 'file'}: file exists")

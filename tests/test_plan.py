@@ -7,9 +7,11 @@ import pytest
 import yaml
 from conftest import TOY, make_adapter
 
+from mixmerge import RecipeError
 from mixmerge.plan import Decision, Plan, build
 from mixmerge.recipe import load
 from mixmerge.registry import Registry
+from mixmerge.run import kept
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,28 @@ def test_changed_data_changes_the_id(plan: Plan, toy_recipe: Path, registry: Reg
     other = build(load(toy_recipe, registry))
     assert len(ids(other, "data") & ids(plan, "data")) == 1
     assert len(ids(other, "train") & ids(plan, "train")) == 1
+
+
+def test_a_copy_of_a_model_is_no_other_model(toy_recipe: Path, registry: Registry, tmp_path: Path) -> None:
+    base = yaml.safe_load(toy_recipe.read_text())["base"]["model"]
+    for name in ("one", "two"):
+        shutil.copytree(base, tmp_path / name)
+    models = f"models:\n  a: {{model: {tmp_path / 'one'}}}\n  b: {{model: {tmp_path / 'two'}}}\ntrain:\n"
+    with pytest.raises(RecipeError, match=r"models\.b holds the same weights as models\.a"):
+        changed(toy_recipe, registry, "train:\n", models)
+
+
+def test_weights_that_differ_little_have_other_names(toy_recipe: Path, registry: Registry) -> None:
+    close = changed(toy_recipe, registry, "[0.7, 0.3]", "[0.33333333, 0.5], [0.333333334, 0.5]")
+    names = {model.name for model in close.models if model.kind == "merge"}
+    assert {"linear 0.33333333/0.5", "linear 0.333333334/0.5"} < names
+
+
+@pytest.mark.parametrize(("keep", "count"), [("none", 0), ("winner", 1), ("best_of_each_method", 2), ("all", 6)])
+def test_what_will_be_kept_is_counted_before_it_is_known(
+    toy_recipe: Path, registry: Registry, keep: str, count: int
+) -> None:
+    assert kept(changed(toy_recipe, registry, "eval:\n", f"    keep: {keep}\neval:\n")) == count
 
 
 def test_points_with_other_parameters_of_one_method_have_other_names(toy_recipe: Path, registry: Registry) -> None:

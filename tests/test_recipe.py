@@ -185,6 +185,21 @@ def _spoil(folder: Path, how: str) -> None:
         weights.write_bytes(weights.read_bytes()[:-100])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("density: 0.5", "density: [0.5, 0.4, 0.3]", "ties: density has 3 values, and there are 2 experts"),
+        ("[0.7, 0.3]", "[1, -1]", "linear: the weights 1, -1 sum to zero"),
+    ],
+)
+def test_a_method_that_cannot_do_with_the_weights_is_an_error(
+    toy_recipe: Path, registry: Registry, old: str, new: str, message: str
+) -> None:
+    text = problems(toy_recipe, registry, old, new)
+    assert message in text
+    assert "hint: see `mixmerge show" in text
+
+
 def test_a_model_that_is_given_twice_is_an_error(
     toy_recipe: Path, registry: Registry, tiny_model_dir: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -119,8 +119,8 @@ def test_a_payload_that_was_dropped_is_made_again_only_when_it_is_needed(
 def test_a_model_that_moves_is_read_where_it_is_now(
     toy_recipe: Path, mixmerge: Cli, tmp_path: Path, again: bool
 ) -> None:
-    """What is done stays done, and what is new finds the model, whatever became of the first place. Only the report,
-    which says where the model lies, is made again."""
+    """What is done stays done, and what is new finds the model, whatever became of the first place. Only the model
+    is looked at, and the report, which says where it lies, made again."""
     base = Path(yaml.safe_load(toy_recipe.read_text())["base"]["model"])
     first, second = tmp_path / "first", tmp_path / "second"
     shutil.copytree(base, first)
@@ -137,7 +137,9 @@ def test_a_model_that_moves_is_read_where_it_is_now(
     assert done.returncode == 0, done.stderr
     assert counter.read_text().count("train") == 3
     kinds = {line.split()[2] for line in done.stderr.splitlines() if " start " in line}
-    assert kinds == ({"fetch", "score", "advise:", "report:"} if again else {"advise:", "report:"})
+    assert kinds == {"fetch", "advise:", "report:", *(["score"] if again else [])}
+    shown = mixmerge("show", "base", env={"TOY_COUNTER": str(counter)}).stdout
+    assert f"directory   {second}" in shown
 
 
 def test_a_failed_step_keeps_its_log_and_the_rest_goes_on(toy_recipe: Path, mixmerge: Cli) -> None:

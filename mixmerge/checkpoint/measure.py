@@ -12,11 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..types import Checkpoint, Measurement
+from .dtypes import torch_dtype
 from .layout import FLOATS, Layout, inspect, require_same_tensors
 from .names import layer_of, type_of
 from .parts import identity
 from .slabs import Files, InMemory, Source
-from .stream import by_family, merged
+from .stream import Family, by_family
 from .view import Statistic, TensorView, add
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _views(
         require_same_tensors(base.name, layout, model.name, other)
     computed = _Derived(models)
     for name in layout.names:
-        made = computed.next(name)
+        made = computed.get(name)
         if layout.tensors[name].dtype not in FLOATS:
             continue
         sources: list[Source] = [files.source(layout.tensors[name])]
@@ -181,22 +182,20 @@ def _views(
 
 
 class _Derived:
-    """The merges among the models, those of one family computed together, one tensor after the other."""
+    """The merges among the models, those of one family computed together."""
 
     def __init__(self, models: Sequence[Checkpoint]) -> None:
         self._families = [
-            (rows, merged([found for row in rows if (found := models[row].derivation)]))
+            (rows, Family([found for row in rows if (found := models[row].derivation)]))
             for rows in by_family(models).values()
         ]
 
-    def next(self, name: str) -> dict[int, Tensor]:
-        """Index of the model to its tensor; names must come in sorted order."""
+    def get(self, name: str) -> dict[int, Tensor]:
+        """Index of the model to its tensor, rounded as it is written."""
         found: dict[int, Tensor] = {}
-        for rows, stream in self._families:
-            for at, tensors in stream:
-                if at == name:
-                    found.update(zip(rows, tensors, strict=True))
-                    break
+        for rows, family in self._families:
+            dtype = torch_dtype(family.inputs.dtype(name))
+            found |= {rows[at]: tensor.to(dtype) for at, tensor in family.get(name).items()}
         return found
 
 

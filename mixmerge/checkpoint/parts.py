@@ -88,7 +88,7 @@ class Work:
         if view.prepare is None:
             return found
         if is_rowwise(view.prepare):
-            deltas = call(view.prepare, found, _several(found), f"the first part of {view.method}")
+            deltas = _prepared(view, changed(found, rowwise=True))
         else:
             start, stop = self.cuts[part]
             deltas = self._whole(view)
@@ -161,6 +161,7 @@ class Work:
         memo = self._part_once.setdefault(part, {}) if per == "part" else self._tensor_once
         if key not in memo:
             memo[key] = function(changed(stack, weights=no_weights(len(stack.experts), stack.weights.ndim - 1)))
+            _require_known(memo[key], f"what {view.method or 'a merger'} asks t.once for", stack.name)
         value = memo[key]
         if isinstance(value, _Bits):
             value = memo[key] = value.tensor()
@@ -202,8 +203,7 @@ class Work:
             assert view.prepare is not None
             work = self if len(self.cuts) == 1 else Work(self.source, self.name, self.model, None, _one(self))
             found = changed(work._load(0), seed=view.seed, around=Around(work, view.raw, 0))
-            what = f"the first part of {view.method}"
-            self._prepared[view] = call(view.prepare, found, _several(found), what)
+            self._prepared[view] = _prepared(view, found)
         return self._prepared[view]
 
 
@@ -260,6 +260,23 @@ def call(function: Callable[[TensorStack], Tensor], stack: Part, shape: Sequence
     if result.shape != tuple(shape):
         raise CheckpointError(f"{what} gave shape {tuple(result.shape)} for {stack.name}, not {tuple(shape)}")
     return result
+
+
+def _prepared(view: View, stack: Part) -> Tensor:
+    """The deltas that a preparation gives."""
+    assert view.prepare is not None
+    what = f"the first part of {view.method}"
+    found = call(view.prepare, stack, _several(stack), what)
+    _require_known(found, f"what {what} gives", stack.name)
+    return found
+
+
+def _require_known(value: Any, what: str, name: str) -> None:
+    """Weights are NaN where they may not be looked at. A sum tells more quickly than a mask."""
+    if hasattr(value, "is_floating_point") and value.is_floating_point() and value.detach().sum().isnan():
+        raise CheckpointError(
+            f"{what} is NaN at {name}", hint="it may not look at t.weights: it holds for all points of a sweep"
+        )
 
 
 def _require_named(statistic: Statistic, method: str) -> None:

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Tensor]]:
+def tensors(checkpoint: Checkpoint, *, rounded: bool = True) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a checkpoint by name, sorted, one in memory at a time.
 
-    Stored: in the dtype on disk, with every tensor that the files hold. Derived: float32, computed on the way, without
-    an output head that is tied to the embeddings; integer tensors are the base's.
+    Stored: in the dtype on disk, with every tensor that the files hold. Derived: computed on the way, without an output
+    head that is tied to the embeddings, and rounded to the dtype in which it is written, the widest of the experts', or
+    else in float32; integer tensors are the base's.
     Raises CheckpointError when a directory does not hold, or when a merged tensor is not finite.
     """
     reader = open_checkpoint(checkpoint)
     for name in sorted(reader.layout.tensors) if isinstance(reader, Stored) else reader.names:
-        yield name, reader.get(name)
+        found = reader.get(name)
+        yield name, found.to(torch_dtype(reader.dtype(name))) if rounded else found
 
 
 def stacks(
@@ -230,7 +232,8 @@ class Family:
                 point, dtype = points[index], dtypes[index]
                 column = self._column(point.weights, len(prepared.shape))
                 around = Around(work, view.of(_method(point)), part)  # errors name this point's method
-                given = changed(prepared, weights=column, dtype=dtype, around=around)
+                rowwise = is_rowwise(point.merge)
+                given = changed(prepared, weights=column, dtype=dtype, around=around, rowwise=rowwise)
                 result = call(point.merge, given, prepared.shape, _method(point))
                 result = result.detach().to(getattr(torch, dtype))
                 require_finite(result, prepared.name, _method(point))

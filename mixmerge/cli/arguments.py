@@ -76,7 +76,9 @@ def _verb(
     one.set_defaults(verb=verb, parser=one)
     one.add_argument("-p", "--plugin", dest="more_plugins", action="append", default=[], help=argparse.SUPPRESS)
     if recipe:
-        one.add_argument("recipe", type=Path, metavar="FILE", help="a recipe, or the name of one of ours: quickstart")
+        one.add_argument(
+            "recipe", type=Path, metavar="FILE", help="a recipe, or the name of one in recipes/, such as quickstart"
+        )
         _runs(one)
     if js:
         one.add_argument("--json", action="store_true", help="print JSON")

@@ -35,10 +35,13 @@ def merge(arguments: argparse.Namespace) -> int:
 
 
 def _merge_of(arguments: argparse.Namespace) -> tuple[MergeFile, Merge]:
-    from .. import merging
+    from .. import merging, recipe
     from ..plugins.mergekit import align_tokens, compat, parameters_of
     from ..registry import Registry
 
+    if recipe.is_one(arguments.config) and not merging.is_one(arguments.config):
+        hint = f"`mixmerge recipe {arguments.config}` runs it"
+        raise MixmergeError(f"{arguments.config} is a recipe and no mergekit YAML", hint=hint)
     file = merging.read(arguments.config, parameters_of)
     exact, seed = getattr(arguments, "compat", False), getattr(arguments, "seed", 0)
     mergekit = merging.Mergekit(compat, align_tokens)

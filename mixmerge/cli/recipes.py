@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,21 @@ from .common import say_isolation, use_of
 from .models import plan_merge
 
 if TYPE_CHECKING:
+    from ..plan import Plan
     from ..recipe import Recipe
     from ..registry import Registry
     from ..store import Store
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Recipe, Registry, Store]:
-    from .. import recipe
+    from .. import merging, recipe
     from ..paths import find_recipe
     from ..registry import Registry
     from ..store import Store
 
+    if merging.is_one(arguments.recipe):
+        hint = f"`mixmerge plan {arguments.recipe}` checks it, `mixmerge merge {arguments.recipe} OUT` merges"
+        raise MixmergeError(f"{arguments.recipe} is a mergekit YAML and no recipe", hint=hint)
     registry = Registry(arguments.plugins)
     return recipe.load(find_recipe(arguments.recipe), registry), registry, Store(arguments.out / "store")
 
@@ -78,33 +83,53 @@ def check(arguments: argparse.Namespace) -> int:
 
 def plan(arguments: argparse.Namespace) -> int:
     from .. import merging
-    from ..display import size
 
     if merging.is_one(arguments.recipe):
         return plan_merge(arguments)
     if arguments.compat:
         raise MixmergeError(f"{arguments.recipe}: --compat is for a mergekit YAML", hint="leave it out for a recipe")
-    from ..run import current_plan, estimate_bytes
+    from ..plan import build
+    from ..run import current_plan, estimate_bytes, to_do
 
     recipe, _, store = _load(arguments)
-    plan = current_plan(recipe, store)
-    missing = [step for step in plan.runnable if store.record(step.id) is None]
+    wrong: MixmergeError | None = None
+    try:
+        plan = current_plan(recipe, store)
+    except MixmergeError as error:  # of what was scored so far; there is a plan all the same
+        plan, wrong = build(recipe), error
+    missing = to_do(plan, store)
+    again = {step.id for step in missing if store.record(step.id)}
     needed = estimate_bytes(plan, missing, store) if missing else 0.0
     steps = [
-        {"id": step.id, "kind": step.kind, "name": step.name, "state": store.state(step.id)} for step in plan.runnable
+        {
+            "id": step.id,
+            "kind": step.kind,
+            "name": step.name,
+            "state": "to do" if step.id in again else store.state(step.id),
+        }
+        for step in plan.runnable
     ]
     if arguments.json:
         print(json.dumps({"steps": steps, "later": plan.later, "disk_bytes": needed}, indent=1))
-        return 0
+    else:
+        _print_plan(plan, steps, len(missing), needed)
+    if wrong:
+        raise wrong
+    return 0
+
+
+def _print_plan(plan: Plan, steps: Sequence[Mapping[str, str]], missing: int, needed: float | None) -> None:
+    from ..display import size
+    from ..run import kept
+
     for step in steps:
         print(f"{step['id']}  {step['state']:6}  {step['name']}")
     for text in plan.later:
         print(f"{'':16}  later   {text}")
     merges = sum(model.kind == "merge" for model in plan.models)
-    print(f"{len(missing)} of {len(steps)} steps to do; {merges} merges, scored without being written")
+    print(f"{missing} of {len(steps)} steps to do; {merges} merges, scored without being written; {kept(plan)} kept")
     about = "unknown until the base is fetched" if needed is None else f"about {size(needed)}"
     print(f"disk needed: {about} (float32 checkpoints, and the optimizer's states while training)")
-    return 0
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ over the layers of its slice; `filter` is a part of a tensor's name.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -26,10 +25,7 @@ KEYS = (
 
 def is_one(path: Path) -> bool:
     """Whether a file is a mergekit configuration rather than a recipe."""
-    try:
-        return bool(re.search(r"^merge_method\s*:", path.read_text("utf-8"), re.MULTILINE))
-    except (OSError, UnicodeDecodeError):
-        return False
+    return yamlfile.has_key(path, "merge_method")
 
 
 Methods = Callable[[str], tuple[Mapping[str, tuple[str, Any]], str]]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import sources
+from ..errors import Problem, RecipeError
 from ..reading import Use
 from ..recipe import MergeEntry, Recipe, TrainEntry
 from ..types import Point, Step, Trial, content_id
@@ -33,6 +34,9 @@ class Builder:
         self.models.append(PlannedModel("base", "base", self.base))
         for name, entry in recipe.models.items():
             step = self.source(name, entry.source, entry.revision, self.base)
+            if same := [model.name for model in self.models if model.step == step]:
+                what = f"models.{name} holds the same weights as models.{same[0]}"
+                raise RecipeError([Problem(str(recipe.path), what, "one of them was meant to be another")])
             self.models.append(PlannedModel(name, entry.kind, step, data=entry.data))
         for name, train in recipe.train.items():
             self.train(name, train)
@@ -226,7 +230,7 @@ class Builder:
             if any(other.get(key, _ABSENT) != value for other in same)
         ]
         detail = f"({', '.join(differing)})" if differing else ""
-        weights = "/".join(f"{weight:g}" for weight in values["weights"])
+        weights = "/".join(_shown(weight) for weight in values["weights"])
         seed = f" seed {values['seed']}" if "seed" in entry.space else ""
         prefix = f"{group}: " if len(self.recipe.merge) > 1 else ""
         return f"{prefix}{_method(method)}{detail} {weights}{seed}"
@@ -327,6 +331,11 @@ def _method(use: Use) -> str:
     """What a merge method goes by: its name, and the `method` that it is told to use, such as `mergekit slerp`."""
     told = use.parameters.get("method")
     return f"{use.name} {told}" if isinstance(told, str) else use.name
+
+
+def _shown(weight: float) -> str:
+    """As short as it can be and still tell it from others."""
+    return f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
 
 
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def mergekit(t: TensorStack, /, *, method: str, options: dict[str, Any] = {}, wi
 def to_yaml(derivation: Derivation) -> str | None:
     """The mergekit configuration that repeats a merge (`mergekit-yaml FILE OUT`), or None where mergekit cannot.
 
-    It cannot for the methods of other plugins, for experts that are merges themselves, for `rescale: density` and for
-    `per: model`.
+    It cannot for the methods of other plugins, for experts that are merges themselves, for a base among the experts
+    (but in `linear`), for `rescale: density` and for `per: model`.
     For methods with random masks it names the same method and settings; mergekit's masks will be others, and a comment
     in the file says with which seed `mixmerge merge` draws the same.
     """
@@ -132,6 +132,8 @@ def _native(derivation: Derivation) -> dict[str, Any] | None:
     if derivation.method == "linear":
         return _config(derivation, "linear", {"normalize": given["normalize"]}, {}, base=None)
     if derivation.method not in ("ties", *OUR_MASKS) or given["rescale"] == "density" or given.get("per") == "model":
+        return None
+    if derivation.base.path in [expert.path for expert in derivation.experts]:  # mergekit would merge it as a base
         return None
     shared = {"normalize": given["normalize"], "rescale": given["rescale"] == "l1", "lambda": given["scale"]}
     per_model: dict[str, list[Any]] = {

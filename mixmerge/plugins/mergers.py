@@ -39,7 +39,22 @@ Rescale = Literal["l1", "density", "none"]
 _ZERO_SUM = 1e-8  # mergekit's bound under which a sum of weights counts as zero
 
 
-@merger(name="linear", version="3", source="arXiv:2203.05482, section 2; mergekit `linear`", files=config_file)
+def _fits(weights: Sequence[float], /, *, normalize: bool, **settings: Any) -> str:
+    for name, value in settings.items():
+        if isinstance(value, list | tuple) and len(value) != len(weights):
+            return f"{name} has {len(value)} values, and there are {len(weights)} experts"
+    return _zero_sum(weights) if normalize else ""
+
+
+def _zero_sum(weights: Sequence[float]) -> str:
+    if abs(sum(weights)) >= _ZERO_SUM:
+        return ""
+    return f"the weights {', '.join(f'{weight:g}' for weight in weights)} sum to zero, and it divides by that sum"
+
+
+@merger(
+    name="linear", version="3", source="arXiv:2203.05482, section 2; mergekit `linear`", fits=_fits, files=config_file
+)
 @rowwise
 def linear(t: TensorStack, /, *, normalize: bool = True) -> Tensor:
     """Weighted average of the experts' weights ("model soup").
@@ -59,7 +74,7 @@ def linear(t: TensorStack, /, *, normalize: bool = True) -> Tensor:
     return found
 
 
-@merger(name="ties", version="4", source="arXiv:2306.01708, section 4; mergekit `ties`", files=config_file)
+@merger(name="ties", version="4", source="arXiv:2306.01708, section 4; mergekit `ties`", fits=_fits, files=config_file)
 @rowwise
 def ties(
     t: TensorStack,
@@ -93,6 +108,7 @@ def ties(
     name="dare_linear",
     version="5",
     source="arXiv:2311.03099, section 3; mergekit `dare_linear`",
+    fits=_fits,
     files=config_file,
 )
 @rowwise
@@ -121,6 +137,7 @@ def dare_linear(
     name="dare_ties",
     version="5",
     source="arXiv:2311.03099, section 3; mergekit `dare_ties`",
+    fits=_fits,
     files=config_file,
 )
 @rowwise
@@ -150,7 +167,7 @@ def _within(*, density: Any, epsilon: Any, **_: object) -> str:
     for share, spread in zip(shares * (count // len(shares)), spreads * (count // len(spreads)), strict=False):
         low, high = share - spread, share + spread
         if low <= 0 or high >= 1:
-            return f"density ± epsilon must lie in (0, 1), not {low:g} to {high:g}"
+            return f"density ± epsilon must lie in (0, 1), not {low:g} to {high:g} (epsilon is {spread:g})"
     return ""
 
 
@@ -159,6 +176,7 @@ def _within(*, density: Any, epsilon: Any, **_: object) -> str:
     version="5",
     source="arXiv:2406.11617, section 3; mergekit `della`",
     check=_within,
+    fits=_fits,
     files=config_file,
 )
 @rowwise
@@ -196,6 +214,7 @@ def della(
     version="5",
     source="arXiv:2406.11617, section 3; mergekit `della_linear`",
     check=_within,
+    fits=_fits,
     files=config_file,
 )
 @rowwise
@@ -258,11 +277,9 @@ def _result(t: TensorStack) -> tuple[Tensor, Any]:
 
 def _total(t: TensorStack) -> float:
     weights = t.weights.numpy().reshape(-1).tolist()
-    total = sum(weights)
-    if abs(total) < _ZERO_SUM:
-        shown = ", ".join(f"{weight:g}" for weight in weights)
-        raise CheckpointError(f"the weights {shown} sum to zero", hint="give other weights, or normalize: false")
-    return float(total)
+    if wrong := _zero_sum(weights):
+        raise CheckpointError(wrong, hint="give other weights, or normalize: false")
+    return float(sum(weights))
 
 
 @hookimpl

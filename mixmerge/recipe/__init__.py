@@ -23,8 +23,14 @@ __all__ = [
     "Recipe",
     "RecordedEntry",
     "TrainEntry",
+    "is_one",
     "load",
 ]
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file is a recipe rather than a mergekit configuration."""
+    return yamlfile.has_key(path, "base", "results")
 
 
 def load(path: Path, registry: Registry) -> Recipe:

@@ -132,7 +132,17 @@ class Sections(TrainingSections):
         )
         if len(self.problems) > before or strategy is None:
             return None
+        self.combinations(at, {**{key: [value] for key, value in fixed.items()}, **space}, sweep)
         return MergeEntry(experts, space, fixed, strategy, keep, fixed["seed"])
+
+    def combinations(self, at: At, values: Mapping[str, Sequence[Any]], sweep: Mapping[str, Any]) -> None:
+        """Whether every method can do with every choice of weights."""
+        for index, use in enumerate(values["method"]):
+            place = (*at, "sweep", "method", index) if "method" in sweep else (*at, "method")
+            for weights in values["weights"]:
+                wrong = use.component.fits(weights, **use.parameters) if use.component.fits else ""
+                if wrong:
+                    self.problem(place, f"{use.name}: {wrong}", f"see `mixmerge show {use.name}`")
 
     def swept(
         self, at: At, key: str, values: list[Any], experts: tuple[str, ...], defaults: dict[str, Any]

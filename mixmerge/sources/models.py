@@ -134,7 +134,8 @@ def _directory(source: str) -> Path:
         raise SourceError(f"unknown model source {source!r}", hint=SCHEMES_HINT)
     path = Path(text).expanduser()
     if not path.is_dir():
-        raise SourceError(f"there is no model directory {text}", hint=SCHEMES_HINT)
+        looked = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise SourceError(f"there is no model directory {text}{looked}", hint=SCHEMES_HINT)
     adapter = is_adapter(path)
     if not adapter and not (path / "config.json").is_file():
         wanted = "a model directory is in the Hugging Face layout"

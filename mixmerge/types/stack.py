@@ -44,6 +44,7 @@ class TensorStack:
     stored    base and experts as they lie on disk, before they became float32 (empty where there is no disk); read when
               it is asked for, so that a method that needs no base reads none
     dtype     what the result is stored in ("bfloat16"): a merger may round to it itself, or leave it in float32
+    rowwise   whether the function that has this is `@rowwise`
     """
 
     name: str
@@ -56,6 +57,7 @@ class TensorStack:
     whole: bool = True
     stored: Sequence[torch.Tensor] = ()
     dtype: str = "float32"
+    rowwise: bool = False
     around: Surroundings | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -83,11 +85,11 @@ class TensorStack:
     def generator(self, expert: int) -> torch.Generator:
         """A CPU random generator for one expert's part of this tensor: the same in any order, thread or machine.
 
-        Only where the whole tensor is here; in a function that is `@rowwise`, `draws` and `chosen` take its place.
+        Not in a function that is `@rowwise`, where `draws` and `chosen` take its place.
         """
         import torch
 
-        if not self.whole:
+        if self.rowwise or not self.whole:
             hint = "use t.draws(i) or t.chosen(i, probability)"
             raise PluginError(f"t.generator in a function that is rowwise, at {self.name}", hint=hint)
         return torch.Generator().manual_seed(int.from_bytes(self._digest(expert)[:8], "big") >> 1)

@@ -58,7 +58,10 @@ def stored(path: Path) -> Checkpoint:
 
 
 def ours(found: Derivation) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in tensors(Checkpoint("merge", found.base.path, "m", found))}
+    return {
+        name: tensor.numpy()
+        for name, tensor in tensors(Checkpoint("merge", found.base.path, "m", found), rounded=False)
+    }
 
 
 def theirs(text: str, out: Path) -> dict[str, np.ndarray]:

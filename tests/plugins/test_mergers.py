@@ -326,6 +326,7 @@ def test_weights_that_sum_to_zero_cannot_be_normalised(component: Component) -> 
         (mergers.ties, {}, "needs 'density'"),
         (mergers.ties, {"density": 0.0}, "greater than 0"),
         (mergers.dare_ties, {"density": 1.1}, "less than or equal to 1"),
+        (mergers.ties, {"density": [0.5, 1.5]}, "less than or equal to 1, not 1.5 in [0.5, 1.5]"),
         (mergers.ties, {"density": 0.5, "rescale": "density"}, "'l1' or 'none'"),
         (mergers.linear, {"density": 0.5}, "unknown parameter 'density'"),
         (mergers.della, {"density": 0.9}, "density ± epsilon must lie in (0, 1), not 0.75 to 1.05"),

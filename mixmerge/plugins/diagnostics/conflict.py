@@ -60,7 +60,7 @@ def _finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint]
 
 @diagnostic(
     name="conflict",
-    version="1",
+    version="2",
     source="signs: arXiv:2306.01708, section 3; masks: arXiv:2405.07813 (TALL-masks)",
     finish=_finish,
 )

@@ -75,7 +75,7 @@ def _bounded(value: Tensor) -> float:
 
 @diagnostic(
     name="correlation",
-    version="2",
+    version="3",
     source="arXiv:2601.21115, equation 1; sign agreement: arXiv:2306.01708, section 3",
     finish=_finish,
     totals=(moves,),

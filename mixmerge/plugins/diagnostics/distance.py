@@ -41,7 +41,7 @@ def _finish(sums: Sums, models: Sequence[str], /, *, about: Sequence[Checkpoint]
                 yield "rms_per_lr_step", (model,), rms / reach
 
 
-@diagnostic(name="l2", version="2", source="arXiv:2601.21115, figures 2 and 4", finish=_finish, totals=(squares,))
+@diagnostic(name="l2", version="3", source="arXiv:2601.21115, figures 2 and 4", finish=_finish, totals=(squares,))
 def l2(t: TensorView, /) -> Sums:
     """How far each model moved from the base, for each layer, type of tensor and part of the model.
 

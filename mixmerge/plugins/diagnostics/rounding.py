@@ -71,7 +71,7 @@ def _finish(sums: Sums, models: Sequence[str], /) -> Iterable[Finding]:
             yield "one_ulp", (model,), near / moved
 
 
-@diagnostic(name="changed", version="2", finish=_finish, totals=(changes,))
+@diagnostic(name="changed", version="3", finish=_finish, totals=(changes,))
 def changed(t: TensorView, /) -> Sums:
     """The fraction of weights that differ from the base at all, and how much of that is rounding.
 

@@ -47,7 +47,7 @@ def _finish(sums: Sums, models: Sequence[str], /) -> Iterable[Finding]:
 
 @diagnostic(
     name="spectrum",
-    version="1",
+    version="2",
     source="randomised SVD: arXiv:0909.4061, algorithms 4.4 and 5.1; effective rank: Roy and Vetterli, EUSIPCO 2007",
     finish=_finish,
 )
