@@ -118,8 +118,12 @@ def with_orphans(once: Once) -> Took:
 
 
 def children() -> list[int]:
-    files = Path("/proc/self/task").glob("*/children")
-    return [int(child) for file in files for child in file.read_text().split()]
+    """Of every thread of this process; one may end while they are asked."""
+    found: list[int] = []
+    for file in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, file.read_text().split())
+    return found
 
 
 def adopt_orphans() -> None:

@@ -25,6 +25,33 @@ def test_help_says_what_is_timed() -> None:
     assert "from solutions to verdicts" in " ".join(done.stdout.split())
 
 
+CHURN = """
+import sys, threading, time
+sys.path.insert(0, sys.argv[1])
+import execution
+
+until = time.monotonic() + 1
+
+def churn():
+    while time.monotonic() < until:
+        threads = [threading.Thread(target=int) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+threading.Thread(target=churn).start()
+while time.monotonic() < until:
+    assert execution.children() == []
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a_thread_that_ends_while_children_are_counted_does_no_harm() -> None:
+    done = subprocess.run([sys.executable, "-c", CHURN, str(SCRIPT.parent)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_three_problems_without_rivals(data_dir: Path) -> None:
     sets = ["humaneval_plus", "mbpp_plus"]
     done = execution("--data", data_dir, "--suites", *sets, "--problems", 3, "--repeat", 1, "--no-rivals", "--json")
