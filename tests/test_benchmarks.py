@@ -34,7 +34,7 @@ until = time.monotonic() + 1
 
 def churn():
     while time.monotonic() < until:
-        threads = [threading.Thread(target=int) for _ in range(20)]
+        threads = [threading.Thread(target=time.sleep, args=(0.001,)) for _ in range(20)]
         for thread in threads:
             thread.start()
         for thread in threads:
