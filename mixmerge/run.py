@@ -107,8 +107,8 @@ def summary(plan: Plan, store: Store) -> Iterator[str]:
 
 
 def to_do(plan: Plan, store: Store) -> list[Step]:
-    """Steps to run: those that are not done, and done ones that are needed again and whose payload is gone, or lies
-    elsewhere now."""
+    """Steps to run: those that are not done, done ones whose payload is gone and needed again, and models that lie
+    elsewhere than they did."""
     wanted: dict[str, Step] = {}
 
     def want(step_id: str, needed: bool) -> None:
@@ -273,9 +273,7 @@ def publish(plan: Plan, store: Store, home: Path) -> Path | None:
     taken: set[str] = set()
     for name, step_id in {**trained, **plan.exports}.items():
         if store.record(step_id):
-            folder = re.sub(r"[^\w.+-]+", "_", name.replace("/", "-")).strip(
-                "_"
-            )  # nothing that a shell or a list splits
+            folder = _folder(name)
             folder += f"_{step_id[:6]}" if folder in taken else ""
             taken.add(folder)
             link = home / "models" / folder
@@ -287,6 +285,11 @@ def publish(plan: Plan, store: Store, home: Path) -> Path | None:
     for step in reports:
         shutil.copytree(store.path(step.id), home / "report", dirs_exist_ok=True)
     return home / "report"
+
+
+def _folder(name: str) -> str:
+    """A model's name without what shells, globs and lists of arguments take apart."""
+    return re.sub(r"[^\w.+-]+", "_", name.replace("/", "-")).strip("_")
 
 
 def worker_command(store: Store, registry: Registry) -> list[str]:

@@ -11,7 +11,7 @@ from mixmerge import RecipeError
 from mixmerge.plan import Decision, Plan, build
 from mixmerge.recipe import load
 from mixmerge.registry import Registry
-from mixmerge.run import kept
+from mixmerge.run import _folder, kept
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,13 @@ def test_changed_data_changes_the_id(plan: Plan, toy_recipe: Path, registry: Reg
     other = build(load(toy_recipe, registry))
     assert len(ids(other, "data") & ids(plan, "data")) == 1
     assert len(ids(other, "train") & ids(plan, "train")) == 1
+
+
+def test_a_kept_model_has_a_folder_that_needs_no_quotes() -> None:
+    assert _folder("ties 0.5/0.5") == "ties_0.5-0.5"
+    assert _folder("dare_linear(density=[0.5, 0.2], rescale=none) 1/-1") == (
+        "dare_linear_density_0.5_0.2_rescale_none_1--1"
+    )
 
 
 def test_a_copy_of_a_model_is_no_other_model(toy_recipe: Path, registry: Registry, tmp_path: Path) -> None:
