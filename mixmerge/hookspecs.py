@@ -23,6 +23,8 @@ Signatures, by kind (`/` ends the positional part):
                          t.draws(i)                uint16 (*shape), a random number for each element, the same for all
                          t.chosen(i, probability)  bool (*shape), from such numbers
                          t.operands                (origin, models): the tensors that t.deltas are differences of
+                       with `fits=`: fits(weights, /, *, …) -> str: what is wrong with the parameters for these
+                       weights, one for each expert, or ""; a recipe then says so before anything runs
     checkpoint_merger  merge(base: Checkpoint, experts: Sequence[Checkpoint], weights: Sequence[float], out: Path,
                        seed: int, /, *, …) -> None
     evaluator          evaluate(model: Checkpoint, tasks: Sequence[str], out: Path, seed: int, /, *, …)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import TESTS
 
-from mixmerge import PluginError, sources
+from mixmerge import PluginError, SourceError, sources
 from mixmerge.registry import Registry
 from mixmerge.store import Store
 from mixmerge.types import Step, content_id
@@ -87,6 +87,16 @@ def test_shares_by_tokens(store: Store, registry: Registry, tiny_model_dir: Call
     }
     assert tokens["short"] == pytest.approx(tokens["long"], rel=0.05)
     assert sum(row["data"] == "short" for row in rows) == 100  # the dataset with fewer tokens is used whole
+
+
+def test_a_model_that_changes_after_it_was_planned_is_refused(
+    store: Store, registry: Registry, tiny_model_dir: Callable[..., Path]
+) -> None:
+    planned, found = (str(tiny_model_dir(seed=seed)) for seed in (1, 0))
+    content = {"source": found, "revision": None}
+    step = Step("base", "source", "fetch base", content=content, pins=sources.model_pins(planned))
+    with pytest.raises(SourceError, match="is not what it was when the run began"):
+        perform(step, store, registry)
 
 
 def test_the_seed_decides_the_order(store: Store, registry: Registry) -> None:

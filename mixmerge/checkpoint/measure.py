@@ -12,12 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..types import Checkpoint, Measurement
-from .dtypes import torch_dtype
 from .layout import FLOATS, Layout, inspect, require_same_tensors
 from .names import layer_of, type_of
 from .parts import identity
 from .slabs import Files, InMemory, Source
-from .stream import Family, by_family
+from .stream import by_family, merged
 from .view import Statistic, TensorView, add
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def _views(
         require_same_tensors(base.name, layout, model.name, other)
     computed = _Derived(models)
     for name in layout.names:
-        made = computed.get(name)
+        made = computed.next(name)
         if layout.tensors[name].dtype not in FLOATS:
             continue
         sources: list[Source] = [files.source(layout.tensors[name])]
@@ -182,20 +181,23 @@ def _views(
 
 
 class _Derived:
-    """The merges among the models, those of one family computed together."""
+    """The merges among the models as they are written, those of one family computed together, one tensor after the
+    other."""
 
     def __init__(self, models: Sequence[Checkpoint]) -> None:
         self._families = [
-            (rows, Family([found for row in rows if (found := models[row].derivation)]))
+            (rows, merged([found for row in rows if (found := models[row].derivation)]))
             for rows in by_family(models).values()
         ]
 
-    def get(self, name: str) -> dict[int, Tensor]:
-        """Index of the model to its tensor, rounded as it is written."""
+    def next(self, name: str) -> dict[int, Tensor]:
+        """Index of the model to its tensor; names must come in sorted order."""
         found: dict[int, Tensor] = {}
-        for rows, family in self._families:
-            dtype = torch_dtype(family.inputs.dtype(name))
-            found |= {rows[at]: tensor.to(dtype) for at, tensor in family.get(name).items()}
+        for rows, stream in self._families:
+            for at, tensors in stream:
+                if at == name:
+                    found.update(zip(rows, tensors, strict=True))
+                    break
         return found
 
 

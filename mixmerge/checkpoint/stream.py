@@ -47,8 +47,9 @@ def stacks(
             yield inputs.stack(name, weights, seed)
 
 
-def merged(derivations: Sequence[Derivation]) -> Iterator[tuple[str, list[Tensor]]]:
-    """Merge one tensor at a time for every derivation: (name, one float32 tensor per derivation, in their order).
+def merged(derivations: Sequence[Derivation], *, rounded: bool = True) -> Iterator[tuple[str, list[Tensor]]]:
+    """Merge one tensor at a time for every derivation: (name, one tensor per derivation, in their order), rounded or in
+    float32 as by `tensors`.
 
     The derivations must have the same base and experts. Every tensor is read once, `prepare` called once for each
     distinct `prepare_key` and seed, and `merge` once for each derivation; what is `@rowwise` is called part by part.
@@ -56,8 +57,8 @@ def merged(derivations: Sequence[Derivation]) -> Iterator[tuple[str, list[Tensor
     """
     family = Family(derivations)
     for name in family.inputs.names:
-        found = family.get(name)
-        yield name, [found[index] for index in range(len(derivations))]
+        found, dtype = family.get(name), torch_dtype(family.inputs.dtype(name))
+        yield name, [found[index].to(dtype) if rounded else found[index] for index in range(len(derivations))]
 
 
 def names(checkpoint: Checkpoint) -> Sequence[str]:

@@ -23,7 +23,6 @@ Changes = tuple[Raw, tuple[Raw, ...], Mask, Values]
 
 _BLOCK = 512  # weights that are added up at a time: all arrays of so many fit the fastest cache
 _MAGNITUDE = 0x7FFFFFFF
-_KEYS = 1 << 16
 
 
 # ---- thinning -------------------------------------------------------------------------------------------------------

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..errors import SourceError
 
 _LARGE_BYTES = 64 << 20  # what is smaller is read again sooner than it is worth a note
@@ -25,6 +23,8 @@ def sha256(what: str, files: Sequence[Path], cache: Path) -> str:
     or its place on disk is another. What takes more than a second says so on stderr.
     Raises SourceError when a file changes while it is read, or cannot be.
     """
+    from tqdm import tqdm
+
     total = hashlib.sha256()
     try:
         noted = {file: _noted(file, cache) for file in sorted(files, key=lambda file: file.name)}

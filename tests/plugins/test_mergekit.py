@@ -301,7 +301,7 @@ def test_compat_gives_mergekits_bits(
         )
         for weights in points
     ]
-    together = dict(merged(derivations))
+    together = dict(merged(derivations, rounded=False))
     for number, weights in enumerate(points):
         own = [
             {key: value[row] if isinstance(value, list) else value for key, value in options.items()}
